@@ -29,6 +29,7 @@ class Form(Enum):
     WORDS = auto()  # descriptions: known imaging words only
     PROSE = auto()  # text of reports: scrubbed
     UID = auto()  # mapped
+    KEPT_UID = auto()  # the profile retains it: kept when it has the shape of a UID, else mapped
     DATE = auto()  # shifted
     DATETIME = auto()  # shifted
     TIME = auto()  # kept when it is a time
@@ -38,7 +39,7 @@ class Form(Enum):
     TABLE = auto()  # lookup tables: kept when their length is what their descriptor says
     BYTES = auto()  # binary data the profile retains
     CSA = auto()  # Siemens' CSA image header: cut down to two numbers (builder.deid.csa)
-    KEEP = auto()  # the profile retains it: kept when it is text without control characters, or a number
+    KEEP = auto()  # the profile retains it: kept when it is text without control characters but line ends, or a number
     EMPTY = auto()  # zero length
     DUMMY = auto()  # a constant
 
@@ -133,6 +134,7 @@ _RETAINED = {
     "DT": Form.DATETIME,
     "TM": Form.TIME,
     "OB": Form.BYTES,
+    "UI": Form.KEPT_UID,
 }
 """What retaining (action K) means by VR: the value stays, if it is what its VR says (dates: the shift is then zero)."""
 
@@ -141,6 +143,8 @@ _RETAINED = {
 def forms(profile: Profile) -> Mapping[int, tuple[Form, str]]:
     """Return every public tag that survives under ``profile``, with its form and the VR of the dictionary."""
     survivors = dict(_allow_list())
+    if Option.RETAIN_UIDS in profile.options:
+        survivors |= {tag: (Form.KEPT_UID, vr) for tag, (form, vr) in survivors.items() if form is Form.UID}
     for tag, row in table().items():
         listed = survivors.pop(tag, None)
         vr = DicomDictionary[tag][0] if tag in DicomDictionary else "UN"

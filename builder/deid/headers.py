@@ -1,7 +1,7 @@
 """The walk that de-identifies an object: default deny, at every depth, one keyed map of UIDs."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from builder.deid.allowed import Form, forms, safe_private
 from builder.deid.csa import reduce_csa
 from builder.deid.identifiers import NOTHING_KNOWN, UNDECODABLE, Identifiers, identifiers_in
 from builder.deid.profile import Option, Profile
-from builder.deid.uids import UidMap
+from builder.deid.uids import UidMap, is_uid
 from builder.deid.values import Treatment, shift_of, treat, treat_code_value
 from builder.errors import CaseError, Reason
 
@@ -31,7 +31,7 @@ _CODE_ALARM = re.compile(rb"\d{6}|[A-Za-z0-9]{65}|\d\.\d+\.\d+\.\d+\.\d")
 _TEXT_VRS = frozenset({"CS", "LO", "SH", "ST", "LT", "UT", "UC", "DS", "IS", "DA", "TM", "DT", "AS", "UI", "PN", "AE"})
 _WHOLE_VRS = frozenset({"ST", "LT", "UT", "UR"})
 _TEXT_FORMS = frozenset(
-    {Form.LABEL, Form.WORDS, Form.UID, Form.DATE, Form.DATETIME, Form.TIME, Form.AGE, Form.KEEP}
+    {Form.LABEL, Form.WORDS, Form.UID, Form.KEPT_UID, Form.DATE, Form.DATETIME, Form.TIME, Form.AGE, Form.KEEP}
     | {Form.SCHEME, Form.SCHEME_VERSION, Form.CONTEXT}
 )
 _BINARY_VRS = frozenset({"US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "AT", "OB", "OW", "OL", "OV", "OF", "OD"})
@@ -85,7 +85,7 @@ def deidentify(
     treatment = Treatment(uids, shift, known | identifiers_in((dataset,)))
     walk = _Walk(forms(profile), safe_private(profile), treatment)
     clean = _clean(dataset, walk, depth=0, stated=_declaration(profile))
-    clean.file_meta = _file_meta(dataset, uids)
+    clean.file_meta = _file_meta(dataset, renaming(uids, profile))
     implicit, little = dataset.original_encoding
     clean.set_original_encoding(implicit, little)
     return clean
@@ -95,6 +95,14 @@ def deidentify_all(datasets: Sequence[Dataset], *, profile: Profile, uids: UidMa
     """De-identify all objects of a case, each also of the names and identifiers that any of the others states."""
     known = identifiers_in(datasets)
     return tuple(deidentify(d, profile=profile, uids=uids, person=person, known=known) for d in datasets)
+
+
+def renaming(uids: UidMap, profile: Profile) -> Callable[[str], str]:
+    """Return what gives the UID of a study, series or instance after the walk: its replacement, or where the profile
+    retains UIDs itself."""
+    if Option.RETAIN_UIDS not in profile.options:
+        return uids
+    return lambda uid: uid if is_uid(uid) else uids(uid)
 
 
 @dataclass(frozen=True)
@@ -307,7 +315,7 @@ def _stated(tag: BaseTag, vr: str, value: bytes) -> RawDataElement:
     return RawDataElement(tag, vr.split(" ")[0], len(value), value, 0, False, True)
 
 
-def _file_meta(dataset: Dataset, uids: UidMap) -> FileMetaDataset:
+def _file_meta(dataset: Dataset, renamed: Callable[[str], str]) -> FileMetaDataset:
     """Return what decoding needs: transfer syntax, class and mapped instance, but nothing about who wrote the file."""
     source = getattr(dataset, "file_meta", None) or Dataset()
     stated = {
@@ -315,7 +323,7 @@ def _file_meta(dataset: Dataset, uids: UidMap) -> FileMetaDataset:
         BaseTag(0x00020003): _text(dataset, BaseTag(0x00080018)),
         BaseTag(0x00020010): _text(source, BaseTag(0x00020010)),
     }
-    return FileMetaDataset({t: _stated(t, "UI", uids(v).encode()) for t, v in stated.items() if v})
+    return FileMetaDataset({t: _stated(t, "UI", renamed(v).encode()) for t, v in stated.items() if v})
 
 
 @lru_cache(maxsize=64)
@@ -328,7 +336,7 @@ def _declaration(profile: Profile) -> Mapping[BaseTag, RawDataElement]:
     stated = (
         (0x00080005, "CS", b"ISO_IR 192"),
         (0x00120062, "CS", b"YES"),
-        (0x00120063, "LO", profile.method.encode()),
+        (0x00120063, "LO", "\\".join(profile.methods).encode()),
         (0x00280303, "CS", temporal),
     )
     return MappingProxyType({BaseTag(tag): _stated(BaseTag(tag), vr, value) for tag, vr, value in stated})

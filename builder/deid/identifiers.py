@@ -207,10 +207,13 @@ def is_like_a_name(patient_id: str) -> bool:
     return bool(UNSPACED_RUN.fullmatch("".join(words))) or len([word for word in words if len(word) > 1]) > 1
 
 
-def parts_of(identity: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the names, and the other identifying values, in a cell of the column ``identity``."""
-    lines = (identity or "").split("\n")
-    named = [(c in NAME_COLUMNS, v) for c, line in zip(IDENTITY_COLUMNS, lines, strict=False) for v in line.split("\\")]
+def parts_of(identity: str | None, *, leaving: frozenset[str] = frozenset()) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names, and the other identifying values, in a cell of the column ``identity``.
+
+    ``leaving`` names those of ``IDENTITY_COLUMNS`` that leave.
+    """
+    stated = zip(IDENTITY_COLUMNS, (identity or "").split("\n"), strict=False)
+    named = [(c in NAME_COLUMNS, v) for c, line in stated if c.name not in leaving for v in line.split("\\")]
     return tuple(v for is_name, v in named if is_name and v), tuple(v for is_name, v in named if not is_name and v)
 
 

@@ -156,10 +156,13 @@ def _is_word(needle: bytes) -> bool:
     return _RUN.fullmatch(needle) is not None and not needle.isdigit()
 
 
-def values_to_find(instances: pa.Table) -> Iterator[str]:
-    """Return the distinct values of ``IDENTIFYING_COLUMNS`` of an inventory, except registered UIDs."""
+def values_to_find(instances: pa.Table, *, leaving: frozenset[str] = frozenset()) -> Iterator[str]:
+    """Return the distinct values of ``IDENTIFYING_COLUMNS`` of an inventory, except registered UIDs.
+
+    ``leaving`` names columns whose values leave.
+    """
     for name in IDENTIFYING_COLUMNS:
-        if name in instances.column_names:
+        if name in instances.column_names and name not in leaving:
             values = pc.unique(instances.column(name)).to_pylist()
             yield from (value for value in values if value and not is_registered(value))
 

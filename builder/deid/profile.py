@@ -143,9 +143,12 @@ class Profile:
         return Action.CLEAN if chosen else _BASIC[row.basic]
 
     @property
-    def method(self) -> str:
-        """Return De-identification Method (0012,0063): the DCM codes of the profile and its options."""
-        return "DCM:" + "/".join(["113100", *sorted(METHOD_CODES[o] for o in self.options)])
+    def methods(self) -> tuple[str, ...]:
+        """Return the values of De-identification Method (0012,0063): the DCM codes of the profile and its options.
+
+        One value each, because a value holds 64 characters.
+        """
+        return ("DCM:113100", *sorted(f"DCM:{METHOD_CODES[o]}" for o in self.options))
 
 
 @lru_cache(maxsize=1)

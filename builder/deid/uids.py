@@ -1,11 +1,15 @@
 """The keyed UID map: a source UID has the same replacement wherever it occurs."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pydicom.uid import UID_dictionary
 
 from builder.model.keyed import Key
+
+_UID = re.compile(r"\d+(?:\.\d+)+")
+_LONGEST_UID = 64
 
 _REMEMBERED = 200_000
 """Number of replacements kept for reuse. A whole-body study has a few thousand UIDs, and an RTSTRUCT repeats them."""
@@ -60,6 +64,11 @@ class UidMap:
     def mapping(self, uids: Iterable[str]) -> dict[str, str]:
         """Return the replacement of each given UID."""
         return {uid: self(uid) for uid in uids}
+
+
+def is_uid(text: str) -> bool:
+    """Return whether a text has the shape of a UID (PS3.5 9.1); leading zeros, which some writers use, do not count."""
+    return len(text) <= _LONGEST_UID and _UID.fullmatch(text) is not None
 
 
 def is_registered(uid: str) -> bool:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from builder.deid.allowed import Form
 from builder.deid.identifiers import Identifiers
 from builder.deid.text import clean_label, keep_words, scrub
+from builder.deid.uids import is_uid
 from builder.model.keyed import Key
 
 OLDEST_AGE = 90
@@ -29,7 +30,7 @@ _SPELLINGS = frozenset({"SNOMED CT", "SNOMED RT", "ICD 10", "ICD-10 CM", "NCI Th
 _SCHEME_VERSION = re.compile(r"[Vv]?\d{1,2}(?:\.\d)?")
 _CONTEXT = re.compile(r"(?:[CT]ID ?)?\d{1,5}[A-Z]?|DCMR|SDM|UCUM|FMA|NCIt?")
 _LONG_CODE = re.compile(r"[A-Za-z0-9_.\-]{1,18}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,10 @@ def _uid(value: str, treatment: Treatment) -> str:
     return treatment.uids(value)
 
 
+def _kept_uid(value: str, treatment: Treatment) -> str:
+    return value if is_uid(value) else treatment.uids(value)
+
+
 def _date(value: str, treatment: Treatment) -> str:
     match = _DATE.fullmatch(value)
     if match is None:
@@ -165,6 +170,7 @@ _BY_FORM: Mapping[Form, Callable[[str, Treatment], str]] = MappingProxyType(
         Form.WORDS: _words,
         Form.PROSE: _prose,
         Form.UID: _uid,
+        Form.KEPT_UID: _kept_uid,
         Form.DATE: _date,
         Form.DATETIME: _datetime,
         Form.TIME: _time,

@@ -57,6 +57,8 @@ class Roster:
     persons: Persons
     annotations: pa.Table
     inventory: Inventory
+    leaving: frozenset[str] = frozenset()
+    """Columns of the inventory whose values leave, because the profile of a release retains them."""
 
     @cached_property
     def by_person(self) -> Mapping[str, Identifiers]:
@@ -107,12 +109,13 @@ class Roster:
 
     def _values(self) -> Iterator[str]:
         yield from sorted(self.persons.spellings)
-        yield from values_to_find(self.annotations)
+        yield from values_to_find(self.annotations, leaving=self.leaving)
         for rows in self._distinct():
-            yield from values_to_find(rows)
-            yield from (v for v in rows.column("institution_name").unique().to_pylist() if v)
+            yield from values_to_find(rows, leaving=self.leaving)
+            if "institution_name" not in self.leaving:
+                yield from (v for v in rows.column("institution_name").unique().to_pylist() if v)
             for cell in rows.column(IDENTITY.name).unique().to_pylist():
-                names, others = parts_of(cell)
+                names, others = parts_of(cell, leaving=self.leaving)
                 yield from others
                 yield from (name for name in names if len(re.findall(r"[^\W_]+", name)) == 1)
 

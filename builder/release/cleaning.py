@@ -1,6 +1,6 @@
 """One object as it leaves: the header walk, then what a released object states of its person and its dates."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
@@ -18,7 +18,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 
 from builder.deid import Deid
 from builder.deid.allowed import Form
-from builder.deid.headers import constant, deidentify
+from builder.deid.headers import constant, deidentify, renaming
 from builder.deid.identifiers import Identifiers
 from builder.deid.profile import METHOD_CODES, Option, Profile
 from builder.deid.uids import UidMap
@@ -73,6 +73,11 @@ class Rules:
     retain: frozenset[str] = frozenset()
     remove: frozenset[int] = frozenset()
 
+    @property
+    def named(self) -> Callable[[str], str]:
+        """What gives the UID under which a study, series or instance of the archive leaves."""
+        return renaming(self.uids, self.profile)
+
     @classmethod
     def of(cls, deid: Deid, uids: UidMap, *, remove: tuple[str, ...] = ()) -> "Rules":
         """Return the rules of a spec. Ages do not leave where ``deid.anonymity`` makes bands of them."""
@@ -102,7 +107,8 @@ def clean_object(source: Dataset, rules: Rules, whose: Whose) -> Dataset:
         shift_days=whose.shift_days,
     )  # fmt: skip
     _state_person(clean, rules, whose.person)
-    _drop_far_dates(clean, _anchor(clean))
+    if Option.RETAIN_FULL_DATES not in rules.profile.options:
+        _drop_far_dates(clean, _anchor(clean))
     for tag in rules.remove:
         _drop(clean, tag)
     _complete(clean, source)
@@ -186,8 +192,6 @@ def _state_methods(clean: Dataset, profile: Profile) -> None:
     """State the methods as codes and as text, one value each, because a value holds 64 characters (PS3.15 E.1.1)."""
     clean.PatientIdentityRemoved = "YES"
     _state_codes(clean, methods_of(profile))
-    modified = Option.RETAIN_MODIFIED_DATES in profile.options
-    clean.LongitudinalTemporalInformationModified = "MODIFIED" if modified else "REMOVED"
 
 
 def state_blanked(clean: Dataset) -> None:

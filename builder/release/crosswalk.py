@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.deid.uids import UidMap
 from builder.errors import LayoutError, MissingExtra, ResourceError, SpecError
 from builder.model.canonical import canonical_json
 from builder.model.keyed import Key
 from builder.model.parquet import parquet_bytes, read_parquet
+from builder.release.cleaning import Rules
 from builder.release.objects import Unit
 from builder.release.unit import UnitReceipt
 
@@ -35,16 +35,16 @@ _MEND = "bring it back from a backup, or remove it and run builder release again
 _UIDS = (("study", "study_uid"), ("series", "series_uid"), ("instance", "sop_instance_uid"))
 
 
-def crosswalk_table(units: Iterable[Unit], receipts: Iterable[UnitReceipt], uids: UidMap) -> pa.Table:
+def crosswalk_table(units: Iterable[Unit], receipts: Iterable[UnitReceipt], rules: Rules) -> pa.Table:
     """Return ``TABLE``, sorted, of everything that is released."""
     left = {released.source_key for receipt in receipts for released in receipt.objects}
     found: set[tuple[str, str, str, str]] = set()
     names = ["patient_id", "issuer_of_patient_id", *(column for _, column in _UIDS)]
     for unit in units:
         for row in unit.objects.select(names).to_pylist():
-            if uids.key.name("object", row["sop_instance_uid"]) in left:
+            if rules.uids.key.name("object", row["sop_instance_uid"]) in left:
                 found.add(("person", unit.person, row["patient_id"] or "", row["issuer_of_patient_id"] or ""))
-                found |= {(level, uids(row[column]), row[column], "") for level, column in _UIDS if row[column]}
+                found |= {(level, rules.named(row[column]), row[column], "") for level, column in _UIDS if row[column]}
     columns = zip(*sorted(found), strict=True) if found else ([] for _ in TABLE)
     return pa.table([pa.array(column, pa.string()) for column in columns], schema=TABLE)
 

@@ -24,6 +24,7 @@ from builder.planning.roster import Roster
 from builder.publishing.accounts import account
 from builder.publishing.ledger import EXCLUDED, LABEL, LEVELS, QUARANTINED, STATUSES, USED
 from builder.release.cleaning import MEANINGS, methods_of
+from builder.release.harbor import columns_of, identifiers_left
 from builder.release.objects import Unit
 from builder.release.science import lint, table_of
 from builder.release.unit import OBJECTS, ReleasedObject, UnitReceipt
@@ -86,7 +87,8 @@ def publish_release(
     objects = [o for receipt in receipts for o in receipt.objects]
     _check_outcome(plan.spec.max_lost, receipts)
     ledger = _ledger(plan, receipts, inventory, survey)
-    canaries = Roster(gate_of(plan.spec).words.spec, plan.persons, plan.annotations, inventory).canaries
+    words, leaving = gate_of(plan.spec).words.spec, columns_of(plan.spec.deid.profile)
+    canaries = Roster(words, plan.persons, plan.annotations, inventory, leaving).canaries
     _search_texts(receipts, canaries)
     totals = _totals(ledger)
     about = {"name": plan.spec.name, "license": plan.spec.license}
@@ -94,6 +96,7 @@ def publish_release(
     chosen = {"retained": [*plan.spec.deid.retain], "removed_everywhere": [*plan.spec.release.remove]}
     report = {
         "title": about["name"], "license": about["license"], **chosen, "totals": totals,
+        "hipaa": [*identifiers_left(plan.spec.deid.profile)],
         **_report(receipts, methods=methods, splits=plan.splits),
     }  # fmt: skip
     tables = {TABLE: _object_table(receipts), SPLIT_TABLE: _split_table(plan.splits, receipts), LEDGER_FILE: ledger}
@@ -101,8 +104,8 @@ def publish_release(
         assert_clean(table, canaries, where=name, counts=_counts(table))
     facts = {**about, "spec": plan.published_spec, "lock": dict(plan.lock), "methods": [*methods], "totals": totals}
     files, version = _files(tables, report, facts, objects)
-    words = canaries.without_numbers()
-    cleared = {name: clear_document(name, data, words) for name, data in files.items() if name != SUMS}
+    numberless = canaries.without_numbers()
+    cleared = {name: clear_document(name, data, numberless) for name, data in files.items() if name != SUMS}
     guard()
     _clear_strays(target, {o.path for o in objects})
     for name in (*sorted(files.keys() - {MANIFEST}), MANIFEST):

@@ -270,9 +270,9 @@ class _Writer:
             sha256=hashlib.sha256(data).hexdigest(),
             source_key=self._name(row),
             sop_class_uid=row["sop_class_uid"],
-            study_uid=self.rules.uids(row["study_uid"]),
-            series_uid=self.rules.uids(row["series_uid"]),
-            sop_instance_uid=self.rules.uids(row["sop_instance_uid"]),
+            study_uid=self.rules.named(row["study_uid"]),
+            series_uid=self.rules.named(row["series_uid"]),
+            sop_instance_uid=self.rules.named(row["sop_instance_uid"]),
             modality=row["modality"] or "",
             kind="image" if row["role"] == IMAGE else kind_of(row["sop_class_uid"]),
             blanked=blanked,
@@ -306,16 +306,16 @@ class _Writer:
         return self.rules.uids.key.name("object", row["sop_instance_uid"])
 
     def _path(self, row: Mapping[str, Any], person: str) -> str:
-        study, series, uid = (self.rules.uids(row[n]) for n in ("study_uid", "series_uid", "sop_instance_uid"))
+        study, series, uid = (self.rules.named(row[n]) for n in ("study_uid", "series_uid", "sop_instance_uid"))
         return f"{OBJECTS}/{person}/{study}/{series}/{uid}.dcm"
 
     def _released(self, rows: list[dict[str, Any]]) -> Released:
-        uids = self.rules.uids
+        named = self.rules.named
         series: dict[str, list[tuple[str, str]]] = {}
         for row in rows:
-            pair = (row["sop_class_uid"], uids(row["sop_instance_uid"]))
-            series.setdefault(uids(row["series_uid"]), []).append(pair)
-        studies = {uids(row["series_uid"]): uids(row["study_uid"]) for row in rows}
+            pair = (row["sop_class_uid"], named(row["sop_instance_uid"]))
+            series.setdefault(named(row["series_uid"]), []).append(pair)
+        studies = {named(row["series_uid"]): named(row["study_uid"]) for row in rows}
         return Released({name: sorted(pairs) for name, pairs in series.items()}, studies)
 
 

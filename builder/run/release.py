@@ -1,7 +1,7 @@
 """Run a release from a spec to a folder of de-identified DICOM, on any runner."""
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from os import PathLike, environ
 from typing import Any
@@ -14,6 +14,7 @@ from builder.model.keyed import Key
 from builder.model.layout import CURRENT
 from builder.planning.offsets import read_lives
 from builder.protocols import Progress
+from builder.release.cleaning import Rules
 from builder.release.crosswalk import crosswalk_table
 from builder.release.decisions import UNDECIDED, read_decisions, undecided_table
 from builder.release.finish import MANIFEST, REPORT_PAGE, Done, inputs_of, publish_release
@@ -47,14 +48,6 @@ from builder.storage import Store, open_store
 WITHHELD_WORDS = "withheld-words.txt"
 """Private list of the words that were taken out of typed labels."""
 BEGUN, CURRENT_PLAN = "begun", "plan"
-
-REFUSED_OPTIONS: Mapping[str, str] = {
-    "retain_uids": "every UID leads back to the archive",
-    "retain_device_identity": "serial numbers lead back to a hospital",
-    "retain_institution_identity": "names of institutions are among the identifiers that are searched for",
-    "retain_longitudinal_full_dates": "true dates identify a person to whoever knows one examination",
-}
-"""Options of the profile that a release does not take, and why."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +108,7 @@ def release(
     """
     profile = load_cluster(cluster) if isinstance(cluster, str) else cluster
     asked = ask(spec, str(to), parameters or {}, building=True)
-    check_options(asked.spec.deid.options, sequestered=asked.spec.splits.sequester is not None)
+    _check_spec(asked.spec)
     private = private_store(asked.to)
     _check_folder(open_store(asked.to), private)
     own = crosswalk_key(asked.spec.release.crosswalk, asked.key, private)
@@ -141,12 +134,9 @@ def release(
             raise
 
 
-def check_options(options: Collection[str], *, sequestered: bool) -> None:
+def _check_spec(spec: DatasetSpec) -> None:
     """Refuse what a release cannot do. Raises SpecError."""
-    for name, why in REFUSED_OPTIONS.items():
-        if name in options:
-            raise SpecError(f"deid.options: found {name}, expected a release without it, because {why}")
-    if sequestered:
+    if spec.splits.sequester is not None:
         raise SpecError("splits.sequester: found it in a release, whose objects hold labels; expected no such block")
 
 
@@ -186,7 +176,7 @@ def _release(
     wanted = Wanted(plan.cohort, plan.persons, plan.key, plan.spec.deid, plan.spec.release, words)
     units = choose_objects(wanted, planned.inventory, planned.survey, lives=lives, decisions=decisions)
     inputs = inputs_of(plan.published_spec, plan.lock, units, plan.splits)
-    private = private_store(to)
+    private, rules = private_store(to), Rules.of(plan.spec.deid, UidMap(plan.key))
     store = private.join(RELEASE)
     name = fingerprint([unit.name for unit in units])
     plans = store.join(name)
@@ -194,7 +184,7 @@ def _release(
     if done is not None:
         if own is not None:
             receipts = [parse_receipt(plans.read(receipt_path(unit.name))) for unit in units]
-            keep_crosswalk(private, crosswalk_table(units, receipts, UidMap(plan.key)), own)
+            keep_crosswalk(private, crosswalk_table(units, receipts, rules), own)
         return Outcome(to, done, len(units), len(units))
     _forget_others(store, name)
     _write_plan(plans, plan.spec.model_dump_json(by_alias=True).encode(), units)
@@ -209,7 +199,7 @@ def _release(
         progress.say(f"labels: {counted(len(withheld), 'word')} withheld, listed in {store.url}/{WITHHELD_WORDS}")
     _wait_for_decisions(units, receipts, store, key=plan.key, wait=plan.spec.release.undecided == "wait")
     if own is not None:
-        keep_crosswalk(private, crosswalk_table(units, receipts, UidMap(plan.key)), own)
+        keep_crosswalk(private, crosswalk_table(units, receipts, rules), own)
     store.put(PUBLISHED, json.dumps({"inputs": inputs}).encode())  # a run killed after the manifest is known again
     done = publish_release(plan, receipts, planned.inventory, planned.survey, target, guard=guard)
     store.put(PUBLISHED, json.dumps({"inputs": inputs, "done": asdict(done)}).encode())

@@ -120,8 +120,9 @@ def test_numbers_and_codes_of_technical_groups_survive(keyword: str, form: Form)
 
 
 def test_options() -> None:
-    assert Profile(frozenset()).method == "DCM:113100"
-    assert Profile().method == "DCM:113100/113103/113104/113105/113107/113108/113111"
+    assert Profile(frozenset()).methods == ("DCM:113100",)
+    expected = ["113100", "113103", "113104", "113105", "113107", "113108", "113111"]
+    assert [*Profile().methods] == [f"DCM:{code}" for code in expected]
     assert len(set(METHOD_CODES.values())) == len(Option) == 10
     with pytest.raises(ValueError, match="at most one"):
         Profile(frozenset({Option.RETAIN_FULL_DATES, Option.RETAIN_MODIFIED_DATES}))
