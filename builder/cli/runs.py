@@ -104,6 +104,18 @@ def forget_crosswalk(folder: ReleaseFolder, as_json: Machine = False) -> None:
     present(outcome.facts(), as_json, outcome.text)
 
 
+def import_ctp_pixels(
+    script: Annotated[Path, typer.Argument(metavar="SCRIPT", help="A script of CTP's DicomPixelAnonymizer.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The table of rules to write.", callback=named)],
+    as_json: Machine = False,
+) -> None:
+    """Turn a CTP pixel script into a table for release.text.devices, and list what of it has no equivalent."""
+    from builder.run.devices import import_script
+
+    outcome = import_script(script, out)
+    present(outcome.facts(), as_json, outcome.text)
+
+
 def certs(
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder for ca.pem, cert.pem and key.pem.")],
     days: Annotated[int, typer.Option("--days", min=1, max=3650, help="How long they are valid.")] = 365,
@@ -219,4 +231,17 @@ def cancel(dataset: Dataset, as_json: Machine = False) -> None:
     present({"run": run}, as_json, lambda: f"{dataset}: asked run {run} to stop")
 
 
-COMMANDS = (submit, release, crosswalk, forget_crosswalk, certs, gc, withdraw, status, logs, watch, cancel)
+COMMANDS = (
+    submit,
+    release,
+    crosswalk,
+    forget_crosswalk,
+    import_ctp_pixels,
+    certs,
+    gc,
+    withdraw,
+    status,
+    logs,
+    watch,
+    cancel,
+)

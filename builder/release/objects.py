@@ -88,6 +88,8 @@ class Wanted:
     release: ReleaseOptions
     words: tuple[str, ...]
     """Words of the spec, which labels may hold."""
+    devices: str = ""
+    """Digest of the rules of devices; "" without ``release.text``."""
 
 
 def choose_objects(
@@ -249,6 +251,7 @@ def recipe(wanted: Wanted) -> dict[str, object]:
         "key": key_check(wanted.key),
         "options": deid.model_dump(mode="json", exclude={"patient_key", "text", "anonymity"}),
         "age_bands": deid.anonymity.age_bands is not None,
-        "block": release.model_dump(mode="json", exclude={"decisions", "undecided", "crosswalk"}),
+        "block": release.model_dump(mode="json", exclude={"decisions", "undecided", "crosswalk", "text"}),
         "words": list(wanted.words),
+        **({"devices": wanted.devices} if wanted.devices else {}),
     }

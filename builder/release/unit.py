@@ -6,7 +6,7 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from os import environ
 from typing import Any
 
@@ -17,7 +17,7 @@ from pydicom.config import disable_value_validation
 from builder.decode.format import NATIVE
 from builder.deid import resolve_key
 from builder.deid.identifiers import NOTHING_KNOWN, Identifiers, identifiers_in, identifiers_of
-from builder.deid.pixels import PixelVerdict, Risk, judge_pixels, pixel_risk
+from builder.deid.pixels import PixelVerdict
 from builder.deid.uids import UidMap
 from builder.errors import CaseError, Reason
 from builder.headers.boundary import elements_as
@@ -25,11 +25,12 @@ from builder.imaging.parse import parse_instance
 from builder.model.canonical import canonical_json
 from builder.release.blanking import blank_pixels
 from builder.release.cleaning import Rules, Whose, clean_object, state_blanked, texts_in
-from builder.release.decisions import regions_of
+from builder.release.devices import unpack_devices
 from builder.release.labels import keep_labels
 from builder.release.objects import IMAGE, Near, Unit, kind_of, parse_unit
 from builder.release.references import Released, prune
 from builder.release.science import found_in
+from builder.release.triage import RULES, Triage
 from builder.sources import AnySource
 from builder.spec import DatasetSpec, keeping
 from builder.stages.boundary import Faults, InternalError, OnInternalError, describe, fault_of_case
@@ -142,10 +143,11 @@ def release_unit(argument: UnitArgument) -> UnitOutcome:
         return UnitOutcome(found, True)
     spec = keeping(DatasetSpec.model_validate_json(store.read(SPEC)), argument.content)
     uids = UidMap(resolve_key(spec.deid.patient_key, environ, read=read_file))
+    rules = unpack_devices(store.read(RULES)) if spec.release.text is not None else None
     errors: list[InternalError] = []
     writer = _Writer(
         spec, Rules.of(spec.deid, uids, remove=spec.release.remove), target,
-        Faults(argument.on_internal_error, errors.append), frozenset(argument.words),
+        Faults(argument.on_internal_error, errors.append), Triage(spec.deid, rules), frozenset(argument.words),
     )  # fmt: skip
     receipt = writer.write(parse_unit(store.read(unit_path(argument.unit))))
     checkpoint("release.receipt")
@@ -169,6 +171,7 @@ class _Writer:
     rules: Rules
     target: Store
     faults: Faults
+    triage: Triage
     words: frozenset[str] = frozenset()
     """Words of the spec, which labels may hold."""
 
@@ -251,7 +254,7 @@ class _Writer:
     ) -> ReleasedObject:
         source = self._read(row)
         with elements_as(Reason.UNREADABLE):
-            verdict = self._verdict(row, source)
+            verdict = self.triage.verdict(row, source) if row["role"] == IMAGE else PixelVerdict()
             clean = clean_object(source, self.rules, Whose(person, row["shift_days"], known))
             said.withheld |= keep_labels(clean, self.words)
             blanked = blank_pixels(clean, verdict)
@@ -281,26 +284,6 @@ class _Writer:
             kept=kept,
             removed=len(source) - kept,
         )
-
-    def _verdict(self, row: Mapping[str, Any], source: Dataset) -> PixelVerdict:
-        """Return what to blank. A person's decision counts for an image, unless it calls declared text none."""
-        boxes = row["boxes"]
-        if row["role"] != IMAGE:
-            return PixelVerdict()
-        if boxes is None:
-            return judge_pixels(source, deid=self.spec.deid)
-        risk = pixel_risk(source)
-        if risk in (Risk.OVERLAY_IN_PIXELS, Risk.DOCUMENT) or (risk is Risk.DECLARED and not boxes):
-            raise CaseError(
-                Reason.BURNED_IN,
-                f"found an image that {risk.value} and a decision without a rectangle for it, expected one",
-            )
-        size = (int(source.get("Rows") or 0), int(source.get("Columns") or 0))
-        try:
-            stated = judge_pixels(source, deid=self.spec.deid)
-        except CaseError:
-            stated = PixelVerdict()  # the decision takes the place of what the rules say
-        return replace(stated, blank=tuple(sorted({*stated.blank, *regions_of(boxes, size)}, key=str)))
 
     def _name(self, row: Mapping[str, Any]) -> str:
         return self.rules.uids.key.name("object", row["sop_instance_uid"])

@@ -17,9 +17,11 @@ from builder.protocols import Progress
 from builder.release.cleaning import Rules
 from builder.release.crosswalk import crosswalk_table
 from builder.release.decisions import UNDECIDED, read_decisions, undecided_table
+from builder.release.devices import read_devices
 from builder.release.finish import MANIFEST, REPORT_PAGE, Done, inputs_of, publish_release
 from builder.release.labels import words_in
 from builder.release.objects import Unit, Wanted, choose_objects
+from builder.release.triage import RULES
 from builder.release.unit import (
     UnitArgument,
     UnitReceipt,
@@ -171,9 +173,12 @@ def _release(
         raise OutcomeError("\n  ".join(["release: " + "; ".join(planned.refused), *planned.hints()]))
     lives = read_lives(plan.cohort, plan.persons, planned.survey, retain=plan.spec.deid.retain)
     decisions = read_decisions(plan.spec.release.decisions)
-    plan = replace(plan, lock={**plan.lock, **decisions.lock})
+    text = plan.spec.release.text
+    devices = read_devices(text.devices) if text is not None else None
+    ruled = {"devices": devices.sha256} if devices is not None else {}
+    plan = replace(plan, lock={**plan.lock, **decisions.lock, **ruled})
     words = tuple(sorted(words_in(words_of(plan.published_spec).spec)))
-    wanted = Wanted(plan.cohort, plan.persons, plan.key, plan.spec.deid, plan.spec.release, words)
+    wanted = Wanted(plan.cohort, plan.persons, plan.key, plan.spec.deid, plan.spec.release, words, **ruled)
     units = choose_objects(wanted, planned.inventory, planned.survey, lives=lives, decisions=decisions)
     inputs = inputs_of(plan.published_spec, plan.lock, units, plan.splits)
     private, rules = private_store(to), Rules.of(plan.spec.deid, UidMap(plan.key))
@@ -187,9 +192,11 @@ def _release(
             keep_crosswalk(private, crosswalk_table(units, receipts, rules), own)
         return Outcome(to, done, len(units), len(units))
     _forget_others(store, name)
+    if devices is not None:
+        plans.put(RULES, devices.packed)
     _write_plan(plans, plan.spec.model_dump_json(by_alias=True).encode(), units)
     deid = plan.spec.deid
-    blanks = bool(deid.burned_in == "mask" or deid.outside_regions == "blank" or decisions.boxes)
+    blanks = bool(deid.burned_in == "mask" or deid.outside_regions == "blank" or decisions.boxes or devices)
     tasks = _tasks(plans, to, units, action=faults.action, blanks=blanks, words=words)
     receipts, resumed = _run(tasks, runner, progress, faults)
     runner.dismiss()

@@ -100,6 +100,15 @@ class ShardOptions(BaseModel):
 ReleasedKind = Literal["SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "REG", "KO", "SR", "PR"]
 
 
+class TextOptions(BaseModel):
+    """Which images of a release may show text in their pixels, and what happens to them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    devices: str | None = Field(default=None, min_length=1)
+    """Table of rules for images by their header, which are asked before the rules of the package."""
+
+
 class ReleaseOptions(BaseModel):
     """What ``builder release`` writes beside the images of the cohort, and what it takes out of every object."""
 
@@ -115,6 +124,8 @@ class ReleaseOptions(BaseModel):
     """Private table of what people decided about images that may show text: rectangles to blank, or none."""
     undecided: Literal["wait", "leave_out"] = "wait"
     """Images that may show text and that nobody decided about: publishing waits for decisions, or they are left out."""
+    text: TextOptions | None = None
+    """Rules and policy for text in pixels. Without it only headers that raise doubt, and decisions, count."""
     crosswalk: str | None = None
     """Where a key of its own is found, as for ``deid.patient_key``. With it the private table that leads from released
     names back to the archive's is kept, encrypted; what is released stays the same."""
