@@ -139,6 +139,22 @@ _RETAINED = {
 """What retaining (action K) means by VR: the value stays, if it is what its VR says (dates: the shift is then zero)."""
 
 
+_SINCE: Mapping[int, str] = MappingProxyType(
+    {
+        **dict.fromkeys((0x00081301, 0x00081302, 0x00081303, 0x00081304), "SQ"),  # coded diagnoses
+        **dict.fromkeys((0x00100043, 0x00100046), "SQ"),  # sex parameters for clinical use
+        **dict.fromkeys((0x0040A034, 0x0040A035, 0x0040B034, 0x0040B036), "DT"),  # effective, annotation, segment
+    }
+)
+"""VRs (PS3.6) of attributes of the table that are younger than the dictionary. Others that it lacks are dropped: the
+comments, the reference to a web page, names of montages, and Ethnic Groups."""
+
+
+def vr_of(tag: int) -> str:
+    """Return the VR of an attribute by the dictionary or ``_SINCE``; "" if neither knows it."""
+    return DicomDictionary[tag][0] if tag in DicomDictionary else _SINCE.get(tag, "")
+
+
 @lru_cache(maxsize=64)
 def forms(profile: Profile) -> Mapping[int, tuple[Form, str]]:
     """Return every public tag that survives under ``profile``, with its form and the VR of the dictionary."""
@@ -147,7 +163,9 @@ def forms(profile: Profile) -> Mapping[int, tuple[Form, str]]:
         survivors |= {tag: (Form.KEPT_UID, vr) for tag, (form, vr) in survivors.items() if form is Form.UID}
     for tag, row in table().items():
         listed = survivors.pop(tag, None)
-        vr = DicomDictionary[tag][0] if tag in DicomDictionary else "UN"
+        vr = vr_of(tag)
+        if not vr:
+            continue
         form = _form_of(profile.action(row), vr=vr, listed=listed[0] if listed else None)
         if form is Form.KEEP and Option.RETAIN_PATIENT_CHARACTERISTICS in row.options:
             form = Form.LABEL  # people type Ethnic Group and the like by hand, so names may stand in it

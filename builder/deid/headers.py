@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pydicom import DataElement, Dataset
+from pydicom.datadict import DicomDictionary
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.multival import MultiValue
@@ -231,7 +232,9 @@ def _raw(element: RawDataElement, form: Form, vr: str, treatment: Treatment) -> 
     if not cleaned.isascii():
         return None
     new = cleaned.encode("ascii")
-    return element._replace(value=new, length=len(new), VR=None if element.is_implicit_VR else vr)
+    return element._replace(
+        value=new, length=len(new), VR=None if element.is_implicit_VR and element.tag in DicomDictionary else vr
+    )
 
 
 def _decoded(source: Dataset, element: DataElement, form: Form, vr: str, treatment: Treatment) -> DataElement | None:

@@ -1,8 +1,9 @@
 """PS3.15 Table E.1-1 as data: what the Basic Profile and each option do to an attribute.
 
 The basic column is that of edition 2026c; the option columns are those in force on 2024-09-19 (edition 2024d). Both
-were compared with editions 2020b and 2024b. The 33 attributes that entered the table since have no option here. The
-basic action applies to them whatever is retained or cleaned, which is the careful reading.
+were compared with editions 2020b and 2024b. Attributes that entered the table since have the options of edition 2026c,
+but for Unformatted Text Value (0070,0006): 2026c lets Clean Descriptors clean what people wrote over a picture, and it
+is replaced here, which is the careful reading. docs/privacy-rules.md lists them all.
 """
 
 import csv
@@ -14,7 +15,8 @@ from importlib.resources import files
 from types import MappingProxyType
 
 EDITION = "2026c"
-"""Edition of PS3.15 from which the basic column was taken."""
+"""Edition of PS3.15 of the basic column, and of the options of what entered the table after ``OPTIONS_EDITION``."""
+OPTIONS_EDITION = "2024d"
 
 
 class Action(StrEnum):

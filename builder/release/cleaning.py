@@ -34,8 +34,8 @@ BASIC, CLEANED = "113100", "113101"
 MEANINGS: Mapping[str, str] = MappingProxyType({c.value: c.meaning for c in codes.cid7050.concepts.values()})
 """Meanings of the codes of CID 7050 (PS3.16)."""
 
-_IF_RETAINED = MappingProxyType({"PatientSex": "sex", "PatientAge": "age_years"})
-"""Characteristics that leave only where ``deid.retain`` names the column that they fill."""
+_IF_RETAINED = MappingProxyType({0x00100040: "sex", 0x00101010: "age_years", 0x00100043: "sex", 0x00100046: "sex"})
+"""Sex, age and sex parameters for clinical use leave only where ``deid.retain`` names the column that they fill."""
 _NEVER = (0x00102110, 0x00102160, 0x00102161, 0x001021A0, 0x001021C0, 0x00102203, 0x00380050, 0x00380500, 0x00400012)
 """Characteristics that the profile's option would keep and nothing in a spec retains: allergies, ethnic groups, smoking
 and pregnancy status, sex neutered, special needs, patient state, pre-medication."""
@@ -121,9 +121,9 @@ def _state_person(clean: Dataset, rules: Rules, person: str) -> None:
     """Give the pseudonym as name and id, and take out what the spec does not retain of the person."""
     clean.PatientID = person
     clean.PatientName = person
-    for keyword, column in _IF_RETAINED.items():
-        if keyword in clean and column not in rules.retain:
-            del clean[keyword]
+    for tag, column in _IF_RETAINED.items():
+        if tag in clean and column not in rules.retain:
+            del clean[tag]
     for tag in _NEVER:
         if tag in clean:
             del clean[tag]

@@ -23,7 +23,7 @@ from builder.release.decisions import Decisions
 from builder.spec.blocks import ReleaseOptions
 from builder.split import TRUE_DATE
 
-VERSION = 1
+VERSION = 2
 """Increased when the same objects would leave with other bytes."""
 
 IMAGE, LABEL = "image", "label"

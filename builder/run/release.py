@@ -7,6 +7,7 @@ from os import PathLike, environ
 from typing import Any
 
 from builder.deid.checks import words_of
+from builder.deid.profile import EDITION, OPTIONS_EDITION
 from builder.deid.uids import UidMap
 from builder.errors import BuilderError, LayoutError, OutcomeError, Reason, SpecError, counted
 from builder.model.canonical import fingerprint
@@ -50,6 +51,8 @@ from builder.storage import Store, open_store
 WITHHELD_WORDS = "withheld-words.txt"
 """Private list of the words that were taken out of typed labels."""
 BEGUN, CURRENT_PLAN = "begun", "plan"
+PS3_15 = {"table": EDITION, "options": OPTIONS_EDITION}
+"""Editions of Table E.1-1, for the lock."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,7 @@ def _release(
     text = plan.spec.release.text
     devices = read_devices(text.devices) if text is not None else None
     ruled = {"devices": devices.sha256} if devices is not None else {}
-    plan = replace(plan, lock={**plan.lock, **decisions.lock, **ruled})
+    plan = replace(plan, lock={**plan.lock, **decisions.lock, **ruled, "ps3_15": PS3_15})
     words = tuple(sorted(words_in(words_of(plan.published_spec).spec)))
     wanted = Wanted(plan.cohort, plan.persons, plan.key, plan.spec.deid, plan.spec.release, words, **ruled)
     units = choose_objects(wanted, planned.inventory, planned.survey, lives=lives, decisions=decisions)

@@ -9,6 +9,7 @@ from pydicom import Dataset, dcmread
 from pydicom.config import disable_value_validation
 from pydicom.sequence import Sequence
 
+from builder.deid.identifiers import NOTHING_KNOWN, identifiers_in
 from builder.deid.profile import DEFAULT_OPTIONS, METHOD_CODES, Option, Profile
 from builder.deid.uids import UidMap
 from builder.errors import PrivacyError
@@ -73,8 +74,6 @@ def out(archive: Path) -> Iterator[Path]:
 
 
 def cleaned(source: Dataset, *options: Option) -> Dataset:
-    from builder.deid.identifiers import identifiers_in
-
     known = identifiers_in((source,))
     return clean_object(source, Rules(Profile(frozenset(options)), uid_map), Whose(PERSON, -1000, known))
 
@@ -134,6 +133,8 @@ def test_all_at_once_leave_and_nobody_is_named(out: Path, archive: Path) -> None
 
 def test_the_report_says_what_stays(out: Path) -> None:
     report = json.loads((out / "report.json").read_text())
+    manifest = json.loads((out / "release.json").read_text())
+    assert manifest["lock"]["ps3_15"] == {"table": "2026c", "options": "2024d"}
     assert {m["code"] for m in report["methods"]} == {
         "113100", "113103", "113104", "113105", "113106", "113108", "113109", "113110", "113111", "113112",
     }  # fmt: skip
@@ -169,3 +170,27 @@ def test_the_page_says_what_a_report_says() -> None:
         assert f"| {row['letters']} {row['identifiers']} | {row['found']} |" in plain
     assert all(f"`{option}`" in page for option in Option)
     assert all(said in page for row in HARBOR for said in row.retained.values())
+
+
+def test_attributes_that_are_younger_than_the_dictionary(archive: Path) -> None:
+    """Coded diagnoses stay, cleaned; sex parameters only with ``sex``; dates move, and go where they are far away."""
+    source = dcmread(next((archive / "0" / "ct").glob("*.dcm")))
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "M-88903", "SRT", "Leiomyosarcoma Quentlin"
+    far, near = Dataset(), Dataset()
+    far.add_new(0x0040A034, "DT", "19990101")
+    near.add_new(0x0040A034, "DT", f"{source.StudyDate}0800")
+    source.add_new(0x00081301, "SQ", Sequence([code]))
+    source.add_new(0x00100043, "SQ", Sequence([far, near]))
+    source.add_new(0x00100012, "LT", "Quentlin")
+    source.add_new(0x00102162, "UC", "Quentlin")
+    options = frozenset(DEFAULT_OPTIONS)
+    whose = Whose(PERSON, -1000, NOTHING_KNOWN)
+    clean = clean_object(source, Rules(Profile(options), uid_map, retain=frozenset({"sex"})), whose)
+    assert [item.CodeValue for item in clean[0x00081301].value] == ["M-88903"]
+    assert "Quentlin" not in str(clean)
+    moved = [item.get(0x0040A034) for item in clean[0x00100043].value]
+    assert [None if m is None else str(m.value)[:8] for m in moved] == [None, clean.StudyDate]
+    assert 0x00100043 not in clean_object(source, Rules(Profile(options), uid_map), whose)
+    assert 0x00100012 not in clean
+    assert 0x00102162 not in clean
