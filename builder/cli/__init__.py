@@ -310,11 +310,18 @@ def phantom(
     pictures: Annotated[
         bool, typer.Option("--pictures", help="Write small pictures with masks, boxes, classes and reports.")
     ] = False,
+    heads: Annotated[
+        bool, typer.Option("--heads", help="Write head CT, PET and MR whose faces and brains are known.")
+    ] = False,
     as_json: Machine = False,
 ) -> None:
     """Write a synthetic archive for demos, tests and benchmarks."""
-    from builder.phantom import write_archive, write_pictures, write_sets
+    from builder.phantom import write_archive, write_heads, write_pictures, write_sets
 
+    if heads:
+        shown = write_heads(to, patients=patients, seed=seed)
+        present(shown.facts(), as_json, lambda: shown.text)
+        return
     if pictures:
         drawn = write_pictures(to, patients=patients, seed=seed)
         present(drawn.facts(), as_json, lambda: drawn.text)

@@ -47,6 +47,12 @@ class Ellipsoid:
         x, y, z = (float(a + b) for a, b in zip(self.centre_mm, offset_mm, strict=True))
         return replace(self, centre_mm=(x, y, z))
 
+    def turned(self, rotation: NDArray[np.float64]) -> "Ellipsoid":
+        """Return the same solid turned about the origin by a (3, 3) rotation matrix."""
+        x, y, z = (float(v) for v in rotation @ np.asarray(self.centre_mm))
+        first, second, third = ((float(r[0]), float(r[1]), float(r[2])) for r in np.asarray(self.axes) @ rotation.T)
+        return replace(self, centre_mm=(x, y, z), axes=(first, second, third))
+
     def section(
         self, point_mm: NDArray[np.float64], across: NDArray[np.float64], down: NDArray[np.float64], *, points: int = 96
     ) -> NDArray[np.float64] | None:
@@ -143,6 +149,15 @@ def paint(body: Body, geometry: Geometry, modality: str) -> NDArray[np.float32]:
         for where, inside in _slices_inside(tissue.solid, geometry):
             image[where][inside] = tissue.value(modality)
     return image
+
+
+def tissue_numbers(body: Body, geometry: Geometry) -> NDArray[np.uint8]:
+    """Return (slice, row, column): which organ each voxel centre lies in, counted from 1; 0 in air. No lesions."""
+    numbers = np.zeros(geometry.shape, np.uint8)
+    for number, tissue in enumerate(body.organs, start=1):
+        for where, inside in _slices_inside(tissue.solid, geometry):
+            numbers[where][inside] = number
+    return numbers
 
 
 def voxelise(solid: Ellipsoid, geometry: Geometry) -> NDArray[np.bool_]:
