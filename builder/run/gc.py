@@ -45,7 +45,7 @@ class Collected:
             done = f"kept {found}, that the published version does not refer to (--unreferenced delete removes them)"
         return (
             f"{self.dataset}: removed {counted(self.scratch, 'unfinished object')} and "
-            f"{counted(self.fetched, 'object')} fetched from servers; {done}"
+            f"{counted(self.fetched, 'file')} of objects fetched from servers; {done}"
             + (f"; {counted(self.withdrawals, 'withdrawal')} completed" if self.withdrawals else "")
         )
 

@@ -1,7 +1,7 @@
 """Scan an archive on any cluster, in a workspace of its own."""
 
 import os
-import tempfile
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import environ
@@ -15,7 +15,7 @@ from builder.run.clusters import load_cluster
 from builder.run.progress import SilentProgress
 from builder.sources import AnySource, Folder
 from builder.stages.boundary import Faults, default_action
-from builder.storage import open_store
+from builder.storage import open_store, temporary_folder
 
 
 def scan(
@@ -56,7 +56,7 @@ def scan(
     shown = progress or SilentProgress()
     faults = Faults(default_action(environ))
     with _workspace(keep) as folder, load_cluster(cluster).open(workers) as runner:
-        store = open_store(str(folder), directory_mode=0o700)
+        store = open_store(folder, directory_mode=0o700)
         found = scan_archive(sources, store, runner=runner, progress=shown, faults=faults)
         if page is not None:
             shown.say("scan: one picture for each group")
@@ -90,8 +90,12 @@ def _write_private(page: Path, text: str) -> None:
 
 @contextmanager
 def _workspace(keep: Path | None) -> Iterator[Path]:
+    """Yield the folder of the index. What a killed scan left, with names, is removed by the next one."""
     if keep is not None:
         yield keep
         return
-    with tempfile.TemporaryDirectory(prefix="builder-scan-") as folder:
-        yield Path(folder)
+    folder = temporary_folder("builder-scan-")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

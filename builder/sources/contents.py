@@ -4,21 +4,19 @@ An object is put here only after its check, under a name that tells nothing of i
 damage; such an object counts as absent and is fetched again.
 """
 
-import atexit
 import contextlib
-import fcntl
 import hashlib
 import os
-import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import IO, Final
 
 from builder.errors import SpecError
-from builder.storage import SCRATCH_PREFIX, LocalStore, Store, open_store
+from builder.sources.packs import SUFFIX, Pack, Spot, whole_objects
+from builder.storage import SCRATCH_PREFIX, LocalStore, Store, open_store, temporary_folder
 
 LIMIT: Final = 64 * 2**30
 """Most bytes to keep, unless the environment says otherwise."""
@@ -49,25 +47,28 @@ class Contents:
     def __init__(self, store: Store, *, limit: int = LIMIT) -> None:
         self._store = store
         self._limit = limit
-        self._known: set[str] = set()
+        self._spots: dict[str, Spot] = {}
+        self._packs: dict[str, int] = {}
         self._begun: set[str] = set()
         self._added = limit  # the first object makes it look how much there is
         self._lock = threading.Lock()
 
     def read(self, place: str, *, start: int = 0, length: int | None = None) -> bytes | None:
         """Return bytes of an object, or None when it is not here whole."""
+        spot = self._spots.get(place) or self._found(place)
+        if spot is None:
+            return None
+        wanted = max(0, spot.size - start) if length is None else max(0, min(length, spot.size - start))
         try:
-            if place not in self._known and not self._checked(place):
-                return None
-            size = self._store.size(place) - _DIGEST
-            wanted = max(0, size - start) if length is None else max(0, min(length, size - start))
-            return self._store.read_range(place, start, length=wanted) if wanted else b""
-        except FileNotFoundError:
+            return self._store.read_range(spot.path, spot.begin + start, length=wanted) if wanted else b""
+        except FileNotFoundError:  # another process made room
+            with self._lock:
+                self._spots.pop(place, None)
             return None
 
     def holds(self, place: str) -> bool:
         """Return whether an object is here."""
-        return place in self._known or self._store.exists(place)
+        return place in self._spots or self._store.exists(place) or self._packed(place) is not None
 
     def holds_any(self, series: str) -> bool:
         """Return whether any object of a series is here."""
@@ -87,9 +88,32 @@ class Contents:
             self._store.put_unflushed(place, data, digest)  # the hash shows what a power failure damaged
         else:
             self._store.put(place, data + digest)
+        self._know(place, Spot(place, 0, len(data)))
+        self._make_room(len(data))
+
+    @contextlib.contextmanager
+    def pack(self, series: str) -> Iterator[Callable[[str, bytes], None]]:
+        """Yield a function that keeps objects of one series as ``put`` does, many in one file."""
+        if not isinstance(self._store, LocalStore):
+            yield self.put
+            return
+        pack = Pack(self._store, series)
+
+        def know(written: Mapping[str, Spot]) -> None:
+            for name, spot in written.items():
+                self._know(f"{series}/{name}", spot)
+                self._make_room(spot.size)
+
+        with contextlib.closing(pack):
+            try:
+                yield lambda place, data: know(pack.add(place.rpartition("/")[2], data))
+            finally:
+                know(pack.write())
+
+    def _make_room(self, added: int) -> None:
+        """Remove what was used longest ago, now and then."""
         with self._lock:
-            self._know(place)
-            self._added += len(data) + _DIGEST
+            self._added += added + _DIGEST
             full = self._added >= self._limit // 64
             self._added = 0 if full else self._added
         if full:
@@ -111,23 +135,45 @@ class Contents:
         with self._store.scratch() as folder:
             yield folder
 
-    def _checked(self, place: str) -> bool:
-        """Return whether an object has the hash that was stored with it; remove it if not."""
-        whole = self._store.read(place)
+    def _found(self, place: str) -> Spot | None:
+        """Return where an object is that another process put here; None when it is not here whole."""
+        with self._lock:
+            if len(self._spots) >= _KNOWN:
+                self._spots.clear()
+                self._packs.clear()
+        try:
+            whole = self._store.read(place)
+        except FileNotFoundError:
+            return self._packed(place)
         if hashlib.sha256(memoryview(whole)[:-_DIGEST]).digest() != whole[-_DIGEST:]:
             self._store.delete(place)
-            return False
-        if isinstance(self._store, LocalStore):
-            os.utime(self._store.root / place)
-        with self._lock:
-            self._know(place)
-        return True
+            return None
+        self._used(place)
+        return self._know(place, Spot(place, 0, len(whole) - _DIGEST))
 
-    def _know(self, place: str) -> None:
-        """Note that an object was checked, or written, by this process, so that it need not be hashed again."""
-        if len(self._known) >= _KNOWN:
-            self._known.clear()
-        self._known.add(place)
+    def _packed(self, place: str) -> Spot | None:
+        """Return where an object is in a pack of its series; None when it is in none."""
+        series = place.rpartition("/")[0]
+        for path in self._store.list(series) if isinstance(self._store, LocalStore) else ():
+            with contextlib.suppress(FileNotFoundError):
+                size = self._store.size(path) if path.endswith(SUFFIX) else 0
+                if size > self._packs.get(path, 0):  # it may have grown since it was looked through
+                    for name, spot in whole_objects(path, self._store.open(path), size):
+                        self._know(f"{series}/{name}", spot)
+                    self._packs[path] = size
+                    self._used(path)
+        return self._spots.get(place)
+
+    def _used(self, path: str) -> None:
+        """Note that a file is in use, so that it is among the last to go."""
+        if isinstance(self._store, LocalStore):
+            os.utime(self._store.root / path)
+
+    def _know(self, place: str, spot: Spot) -> Spot:
+        """Note where an object is that this process checked, or wrote, so that it need not be hashed again."""
+        with self._lock:
+            self._spots[place] = spot
+        return spot
 
 
 def place_of(series: tuple[str, ...], instance: str = "") -> str:
@@ -195,43 +241,5 @@ def contents_at(url: str) -> Contents:
 @cache
 def _opened(url: str, process: int) -> Contents:
     if not url:
-        return Contents(LocalStore(_temporary(), 0o700))
+        return Contents(LocalStore(temporary_folder(TEMPORARY), 0o700))
     return Contents(open_store(url, directory_mode=0o700), limit=limit_of(os.environ))
-
-
-_LOCKED: Final[list[int]] = []
-"""Handles of the folders of this process, which keep them locked."""
-
-
-def _temporary() -> Path:
-    """Make a folder that is removed when this process ends, and remove those of processes that were killed.
-
-    A process holds a lock on its folder as long as it lives, so a folder without one belongs to nobody.
-    """
-    for left in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*"):
-        with contextlib.suppress(OSError):
-            held = _lock(left)
-            shutil.rmtree(left, ignore_errors=True)
-            os.close(held)
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=TEMPORARY))
-        try:
-            _LOCKED.append(_lock(folder))
-        except (FileNotFoundError, BlockingIOError):
-            continue  # another process took it for one that was left behind
-        except OSError:
-            pass  # on a file system without locks no process removes what another left
-        if folder.is_dir():
-            atexit.register(shutil.rmtree, folder, ignore_errors=True)
-            return folder
-
-
-def _lock(folder: Path) -> int:
-    """Lock a folder and return the handle that keeps it locked. Raises OSError when another process holds it."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise
-    return handle

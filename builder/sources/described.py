@@ -124,9 +124,14 @@ class Remote(Described):
         return self.missing_at_most
 
     @property
-    def at_once(self) -> int:
-        """Return the number of connections."""
+    def connections(self) -> int:
+        """Return the number of connections to one server."""
         return self.polite.connections or self.CONNECTIONS
+
+    @property
+    def at_once(self) -> int:
+        """Return a few more than the connections, so that these are used while answers are checked and kept."""
+        return self.connections + min(self.connections, 8)
 
     def bring(self, entries: Sequence[Entry]) -> None:
         """Fetch and keep objects, many at once. One that cannot be had is left to who reads it. Raises SourceError."""
@@ -174,12 +179,12 @@ class Remote(Described):
         """Return where requests to a server wait for their turn."""
         rules = self.polite
         if rules.connections is None:
-            rules = rules.model_copy(update={"connections": self.at_once})
+            rules = rules.model_copy(update={"connections": self.connections})
         return Gate(server, rules, self._content, self._recording)
 
     def _queue(self, name: str) -> str:
         """Return the lane of a server, as wide as the server takes connections."""
-        return f"{name}*{self.at_once}"
+        return f"{name}*{self.connections}"
 
     def _contents(self) -> Contents:
         return contents_at(self._content)

@@ -1,8 +1,9 @@
 """Read from a DICOMweb server: QIDO-RS lists, WADO-RS metadata describe, WADO-RS gets instances (PS3.18 chapter 10)."""
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain, groupby
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import quote
 
@@ -13,7 +14,7 @@ from builder.headers.identity import sop_instance_uid
 from builder.protocols import Description, Entry
 from builder.sources.contents import Contents, place_of
 from builder.sources.counted import UNLISTED, confirmed, enough, enough_studies
-from builder.sources.described import Remote
+from builder.sources.described import IN_FLIGHT, Remote
 from builder.sources.dicom_json import UID, count_of, json_list, syntax_of, uid_of, value_of
 from builder.sources.header_files import HeaderFiles
 from builder.sources.http import Answer, Server, host_of, server
@@ -296,16 +297,34 @@ class DicomWeb(Remote):
         return _server(self).get(path, read, accept=_OBJECT)
 
     def _take_series(self, path: str, series: tuple[str, ...], contents: Contents) -> None:
-        """Keep what one answer brings of a series. Some servers refuse, and some answers break off."""
+        """Keep what one answer brings of a series. Some servers refuse, and some answers break off.
+
+        A short answer is cut up once it is there, when the server has the next request already; a long one while it
+        arrives. Each instance that does not come so is asked for alone, with all patience.
+        """
+        held: list[bytes] = []
+        kind = ""
+
+        def keep(chunks: Iterable[bytes]) -> None:
+            with contents.pack(place_of(series)) as put:
+                for _, data in parts(chunks, kind):
+                    put(place_of(series, _identified(data)), data)
 
         def read(answer: Answer) -> None:
-            for _, data in parts(answer.chunks, answer.headers.get("content-type", "")):
-                contents.put(place_of(series, _identified(data)), data)
+            nonlocal held, kind
+            kind, size = answer.headers.get("content-type", ""), 0
+            for chunk in answer.chunks:
+                held.append(chunk)
+                size += len(chunk)
+                if size > IN_FLIGHT // self.at_once:
+                    begun, held = held, []
+                    keep(chain(begun, answer.chunks))
 
-        try:
+        with suppress(Fault, CaseError):
             _server(self).once(path, read, accept=_OBJECT)
-        except (Fault, CaseError):
-            return  # each instance that did not come is asked for alone, with all patience
+        with suppress(Fault, CaseError):
+            if held:
+                keep(held)
 
 
 def _server(source: DicomWeb) -> Server:

@@ -114,9 +114,14 @@ class Dimse(Remote):
         return data
 
     @property
-    def at_once(self) -> int:
+    def connections(self) -> int:
         """Return the number of associations: with C-MOVE one, because there is one port to send to."""
-        return 1 if self.retrieve == "move" else super().at_once
+        return 1 if self.retrieve == "move" else super().connections
+
+    @property
+    def at_once(self) -> int:
+        """Return the number of associations, for objects are kept while the PACS sends them."""
+        return self.connections
 
     @property
     def _peer(self) -> Peer:

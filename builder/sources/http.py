@@ -155,10 +155,12 @@ class Server:
             return read(Answer(response.status_code, found, self._pieces(response, turn)))
 
     def _client(self) -> Any:
+        with _SHARING:  # threads that begin together would each read the certificates
+            trusted = _trusted(os.environ.get("SSL_CERT_FILE", ""), os.environ.get("SSL_CERT_DIR", ""))
         return _httpx().Client(
             base_url=self._url,
             timeout=TIMEOUT_S,
-            verify=_trusted(os.environ.get("SSL_CERT_FILE", ""), os.environ.get("SSL_CERT_DIR", "")),
+            verify=trusted,
             limits=_httpx().Limits(max_connections=1),
             follow_redirects=False,  # a redirect would send the names in the request to another host
         )

@@ -234,8 +234,9 @@ class Tcia(Remote):
         def read(answer: Answer) -> None:
             with contents.spool() as stream:
                 _receive(answer, stream)
-                for uid, data in _checked_members(stream):
-                    contents.put(place_of(name, uid), data)
+                with contents.pack(place_of(name)) as put:
+                    for uid, data in _checked_members(stream):
+                        put(place_of(name, uid), data)
             left = sum(not contents.holds(place) for place in places)
             if left:
                 raise Fault(f"found a zip without {left} of {counted(len(places), 'instance')} that were listed")

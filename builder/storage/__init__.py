@@ -13,6 +13,7 @@ from builder.storage.contract import ObjectReader, Store
 from builder.storage.crash import CRASH_VARIABLE, STOP_VARIABLE, checkpoint
 from builder.storage.local import SCRATCH_PREFIX, LocalStore
 from builder.storage.objects import ObjectStore
+from builder.storage.temporary import temporary_folder
 
 __all__ = [
     "CRASH_VARIABLE",
@@ -26,6 +27,7 @@ __all__ = [
     "open_beside",
     "open_store",
     "read_at",
+    "temporary_folder",
 ]
 
 _OBJECT_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "memory", "http", "https")

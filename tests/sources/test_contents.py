@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from builder.errors import SpecError
-from builder.sources import contents
-from builder.sources.contents import Contents, empty, limit_of, place_of, trim
-from builder.storage import LocalStore
+from builder.sources.contents import TEMPORARY, Contents, empty, limit_of, place_of, trim
+from builder.storage import LocalStore, temporary_folder
 
 
 def kept(folder: Path, *, limit: int = 2**30) -> tuple[LocalStore, Contents]:
@@ -35,6 +34,90 @@ def test_gives_back_what_was_put_also_to_another_process(tmp_path: Path) -> None
     assert other.read(place, start=2, length=3) == b"234"
     assert other.read(place, start=8, length=9) == b"89"
     assert other.read(place, start=10) == b""
+
+
+def test_objects_of_one_answer_lie_in_one_file(tmp_path: Path) -> None:
+    series = ("dicomweb", "host", "1.2")
+    objects = {str(number): os.urandom(size) for number, size in enumerate([10, 0, 3 * 2**20, 33_000, 1])}
+    _, one = kept(tmp_path / "content")
+    with one.pack(place_of(series)) as put:
+        for name, data in objects.items():
+            put(place_of(series, name), data)
+            assert one.read(place_of(series, name)) in (data, None)  # small ones are written together
+    assert len([path for path in (tmp_path / "content").rglob("*") if path.is_file()]) == 1
+    for contents_of in (one, kept(tmp_path / "content")[1]):
+        for name, data in objects.items():
+            assert contents_of.holds(place_of(series, name))
+            assert contents_of.read(place_of(series, name)) == data
+            assert contents_of.read(place_of(series, name), start=5, length=20_000) == data[5:20_005]
+        assert contents_of.read(place_of(series, "5")) is None
+        assert not contents_of.holds(place_of(series, "5"))
+    with one.pack(place_of(("empty",))):
+        pass
+    assert not one.holds_any(place_of(("empty",)))
+
+
+@pytest.mark.parametrize(
+    ("at", "left"), [(60, "12"), (-1, "01"), (40, "12"), (5, ""), (30, ""), (0, "")], ids=str
+)  # bytes of the first object; the last hash; the first hash, bytes, name, length and mark
+def test_what_was_damaged_in_a_file_of_many_counts_as_absent_alone(tmp_path: Path, at: int, left: str) -> None:
+    _, one = kept(tmp_path)
+    with one.pack(place_of(("a",))) as put:
+        for name in "012":
+            put(place_of(("a",), name), b"0123456789" * 3)
+    (path,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+    _, other = kept(tmp_path)
+    found = {name: other.read(place_of(("a",), name)) for name in "012"}
+    assert {name for name, data in found.items() if data is not None} >= set(left)
+    assert set(found.values()) <= {None, b"0123456789" * 3}
+    assert None in found.values()
+    other.put(place_of(("a",), "0"), b"again")
+    assert kept(tmp_path)[1].read(place_of(("a",), "0")) == b"again"
+
+
+@pytest.mark.parametrize("length", [0, 20, 50, 93, 94, 150, 187, 188, 281])
+def test_of_a_file_that_a_kill_cut_off_the_whole_objects_are_used(tmp_path: Path, length: int) -> None:
+    _, one = kept(tmp_path)
+    with one.pack(place_of(("a",))) as put:
+        for name in "012":
+            put(place_of(("a",), name), b"0123456789" * 3)
+    (path,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    assert path.stat().st_size == 3 * 94
+    path.write_bytes(path.read_bytes()[:length])
+    _, other = kept(tmp_path)
+    found = [other.read(place_of(("a",), name)) for name in "012"]
+    assert found == [b"0123456789" * 3] * (length // 94) + [None] * (3 - length // 94)
+
+
+def test_what_did_not_fit_on_the_disk_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int, pieces: list[memoryview]) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    _, one = kept(tmp_path)
+    place = place_of(("a",), "b")
+    monkeypatch.setattr(os, "writev", full)
+    pack = one.pack(place_of(("a",)))
+    pack.__enter__()(place, b"0123456789")
+    with pytest.raises(OSError, match="No space"):
+        pack.__exit__(None, None, None)
+    assert one.read(place) is None
+    assert not one.holds(place)
+
+
+def test_what_another_process_removed_is_not_here(tmp_path: Path) -> None:
+    """A source asks for what is not here until it can be read, so it must not be told both."""
+    store, one = kept(tmp_path)
+    alone, together = place_of(("a",), "b"), place_of(("c",), "d")
+    one.put(alone, b"0123456789")
+    with one.pack(place_of(("c",))) as put:
+        put(together, b"0123456789")
+    assert empty(store) == 2
+    for place in (alone, together):
+        assert one.read(place) is None
+        assert not one.holds(place)
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: b"", lambda data: b"x" + data[1:]])
@@ -123,6 +206,6 @@ def test_a_file_system_without_locks_has_a_folder_too(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(fcntl, "flock", flock)
-    folder = contents._temporary()
-    assert contents._temporary() != folder
+    folder = temporary_folder(TEMPORARY)
+    assert temporary_folder(TEMPORARY) != folder
     assert folder.is_dir()  # without a lock nobody can tell whether it was left, so it stays
