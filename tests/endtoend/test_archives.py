@@ -174,9 +174,14 @@ def test_orthanc_with_sign_in(
 
 
 @pytest.mark.skipif(DCMTK_MISSING, reason="dcmtk is not installed")
-def test_dcmqrscp(cohort: Path, files: dict[str, bytes], local: Path, tmp_path: Path) -> None:
-    with dcmqrscp(tmp_path / "pacs", files) as port:
-        source = {"kind": "dimse", "host": "127.0.0.1", "port": port, "called_ae": "PACS"}
+@pytest.mark.parametrize(
+    "retrieve", ["get", pytest.param("move", marks=pytest.mark.skipif(PERSONS == 1, reason="long: make test-archives"))]
+)
+def test_dcmqrscp(retrieve: str, cohort: Path, files: dict[str, bytes], local: Path, tmp_path: Path) -> None:
+    store_port = free_port()
+    with dcmqrscp(tmp_path / "pacs", files, move_to=store_port) as port:
+        source = {"kind": "dimse", "host": "127.0.0.1", "port": port, "called_ae": "PACS", "retrieve": retrieve}
+        source |= {"store_port": store_port} if retrieve == "move" else {}
         check(source, cohort, local, tmp_path, sent_in=NATIVE)
 
 

@@ -74,11 +74,13 @@ def check_fresh(source: Dimse, files: dict[str, bytes], tmp_path: Path) -> None:
 
 
 @contextlib.contextmanager
-def dcmqrscp(folder: Path, files: dict[str, bytes]) -> Iterator[int]:
+def dcmqrscp(folder: Path, files: dict[str, bytes], *, move_to: int = 0) -> Iterator[int]:
+    """Serve files from dcmtk's PACS; gives its port. C-MOVE sends them to a port of this machine."""
     port = free_port()
+    peer = f"builder = (BUILDER, 127.0.0.1, {move_to})\n" if move_to else ""
     (folder / "db").mkdir(parents=True)
     (folder / "cfg").write_text(
-        f"NetworkTCPPort = {port}\nMaxPDUSize = 131072\nMaxAssociations = 16\nHostTable BEGIN\nHostTable END\n"
+        f"NetworkTCPPort = {port}\nMaxPDUSize = 131072\nMaxAssociations = 16\nHostTable BEGIN\n{peer}HostTable END\n"
         f"VendorTable BEGIN\nVendorTable END\nAETable BEGIN\nPACS {folder}/db RW (200, 4000mb) ANY\nAETable END\n"
     )
     names = [folder / "db" / f"{number}.dcm" for number in range(len(files))]
