@@ -116,6 +116,18 @@ def import_ctp_pixels(
     present(outcome.facts(), as_json, outcome.text)
 
 
+def import_ctp(
+    script: Annotated[Path, typer.Argument(metavar="SCRIPT", help="A script of CTP's DicomAnonymizer (XML).")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The blocks of a spec to write.", callback=named)],
+    as_json: Machine = False,
+) -> None:
+    """Turn a CTP anonymizer script into the blocks deid and release of a spec, and list what has no equivalent."""
+    from builder.run.ctp import import_anonymizer
+
+    outcome = import_anonymizer(script, out)
+    present(outcome.facts(), as_json, outcome.text)
+
+
 def certs(
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder for ca.pem, cert.pem and key.pem.")],
     days: Annotated[int, typer.Option("--days", min=1, max=3650, help="How long they are valid.")] = 365,
@@ -236,6 +248,7 @@ COMMANDS = (
     release,
     crosswalk,
     forget_crosswalk,
+    import_ctp,
     import_ctp_pixels,
     certs,
     gc,
