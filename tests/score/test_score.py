@@ -10,8 +10,14 @@ from builder.deid.headers import deidentify
 from tests.score import headers
 from tests.score.actions import KINDS, RETENTIONS, Tally
 from tests.score.headers import _found, released, score_headers
+from tests.score.released import KEY, VARIABLE, Drawn, score_release
 from tests.score.tables import score_persons, score_tables
 from tests.synthetic import ct_series, pt_series
+
+
+def _no_text(path: Path, drawn: dict[str, Drawn]) -> None:
+    """A table in which somebody saw no text anywhere."""
+    path.write_text("uid,row_from,row_to,column_from,column_to\n" + "".join(f"{uid},,,,\n" for uid in drawn))
 
 
 @pytest.fixture
@@ -41,6 +47,27 @@ def test_a_release_leaves_nothing_planted_and_loses_nothing_needed(some: list[by
     tally = Tally()
     score_headers(some, tally, actions=3000, clean=released)
     assert not tally.missed, tally.text()
+
+
+def test_a_release_has_one_name_for_each_person_and_hides_what_was_decided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, KEY)
+    tally = Tally()
+    score_release(tmp_path, tally, persons=2)
+    assert not tally.missed, tally.text()
+    asked = {kind: tally.asked[kind] for kind in ("pixels_hidden", "pixels_retained", "patid_consistent")}
+    assert asked == {"pixels_hidden": 12, "pixels_retained": 20, "patid_consistent": 60}
+
+
+def test_text_that_nobody_decided_about_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, KEY)
+    monkeypatch.setattr("tests.score.released._decide", _no_text)
+    monkeypatch.setattr("tests.score.released.DECLARED", ("NO",))
+    tally = Tally()
+    score_release(tmp_path, tally, persons=2)
+    assert tally.share(("pixels_hidden",)) == 0
+    assert tally.share(("pixels_retained",)) == 100
 
 
 def test_a_walk_that_lets_all_through_scores_badly(some: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
