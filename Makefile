@@ -145,7 +145,7 @@ wheels: setup
 
 # Ratios against peers and floors, each script under five minutes on a quiet machine; the peers of builds when .peers has them.
 bench: setup
-	for name in index memory split read; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in index memory split read crops; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 	for name in resample decode; do $(BIN)/python benchmarks/$$name.py $(PEER_PYTHON) || exit 1; done
 	$(BIN)/python benchmarks/resample.py --threads 2
 	$(BIN)/python benchmarks/index.py --processes 2

@@ -60,9 +60,10 @@ from builder.model.layout import (
     write_current,
 )
 from builder.model.parquet import parquet_bytes, read_parquet
+from builder.model.zarr_format import Codec
 from builder.patches import choose_chunk
 from builder.reader import Dataset, open_dataset
-from builder.shards import write_shard
+from builder.shards import CODECS, write_shard
 from builder.storage import LocalStore, open_store
 
 EDGE = 96
@@ -410,7 +411,13 @@ def tensorstore_crops(paths: list[str], boxes: list[tuple[int, Any]]) -> Callabl
     return run
 
 
-def write_dataset(root: Path, shards: list[list[Array]], *, chunk: tuple[int, int, int] | None) -> Path:
+def write_dataset(
+    root: Path,
+    shards: list[list[Array]],
+    *,
+    chunk: tuple[int, int, int] | None,
+    codec: Codec = CODECS["fast"],
+) -> Path:
     """A published dataset of images."""
     store, tables, entries, fields = open_store(root), [], [], {}
     for number, images in enumerate(shards):
@@ -419,7 +426,7 @@ def write_dataset(root: Path, shards: list[list[Array]], *, chunk: tuple[int, in
             for i, image in enumerate(images)
         ]
         name = fingerprint(number)
-        receipt = write_shard(store, name, cases=[samples], chunk=chunk)
+        receipt = write_shard(store, name, cases=[samples], chunk=chunk, codec=codec)
         rows = read_parquet(store.read(shard_path(name, SAMPLES)))
         place = {"split": ["train"] * len(samples), "shard": [name] * len(samples), "row": list(range(len(samples)))}
         tables.append(pa.table({**place, **{c: rows.column(c) for c in rows.column_names}}))

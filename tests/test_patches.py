@@ -24,7 +24,18 @@ from builder.model.case import (
 )
 from builder.model.geometry import Geometry, corner_voxels
 from builder.model.keyed import Key
-from builder.patches import CHUNK_COST, Grid, Patches, Whole, choose_chunk, cut, describe_fields, estimate, shard_chunk
+from builder.patches import (
+    CHUNK_COST,
+    CHUNK_COST_OF_CROPS,
+    Grid,
+    Patches,
+    Whole,
+    choose_chunk,
+    cut,
+    describe_fields,
+    estimate,
+    shard_chunk,
+)
 
 KEY = Key(b"0" * 32)
 AFFINE = np.array([[0, 0, 0.7, -10], [0, 0.7, 0, 20], [2.5, 0, 0, 5], [0, 0, 0, 1]], float)
@@ -171,7 +182,8 @@ def test_whole_volumes() -> None:
     assert sample.arrays["image"] is case.volume.voxels
     assert sample.row["pad_voxels"] == 0
     assert estimate(Whole(), (20, 30, 40), bytes_per_voxel=3).bytes == 72000
-    assert (shard_chunk(Whole(chunk=(8, 8, 8))), shard_chunk(Patches(shape=(1, 1, 1)))) == ((8, 8, 8), None)
+    assert shard_chunk(Whole(chunk=(8, 8, 8)), "fast") == (8, 8, 8)
+    assert shard_chunk(Patches(shape=(1, 1, 1)), "fast") is None
     assert describe_fields(case)["tumor"].segments == {"core": (0, 1), "edema": (0, 2)}
 
 
@@ -203,17 +215,18 @@ def test_other_annotations_move_into_the_sample() -> None:
         assert sample.ragged["texts"] == ["none"]
 
 
+@pytest.mark.parametrize(("codec", "beside"), [("fast", CHUNK_COST), ("crops", CHUNK_COST_OF_CROPS)])
 @pytest.mark.parametrize("crop", [(96, 96, 96), (16, 128, 128), (1, 256, 256), (24, 24, 24), (9, 40, 33)])
-def test_chunks_are_chosen_for_the_crops(crop: tuple[int, int, int]) -> None:
+def test_chunks_are_chosen_for_the_crops(crop: tuple[int, int, int], codec: str, beside: int) -> None:
     """Against the voxels really decoded for crops at every place of a chunk's period, axis by axis."""
 
     def cost(chunk: tuple[int, ...]) -> float:
         met = [np.mean([(a + n - 1) // c - a // c + 1 for a in range(c)]) for n, c in zip(crop, chunk, strict=True)]
-        return float(np.prod(met) * (np.prod(chunk) + CHUNK_COST))
+        return float(np.prod(met) * (np.prod(chunk) + beside))
 
-    chosen = shard_chunk(Whole(kind="volumes", crop=crop))
-    assert chosen == choose_chunk(crop)
+    chosen = shard_chunk(Whole(kind="volumes", crop=crop), codec)
+    assert chosen == choose_chunk(crop, chunk_cost=beside)
     for other in [(32, 32, 32), (64, 64, 64), (16, 16, 16), crop, (1, 128, 128), (8, 32, 32)]:
         assert cost(chosen) <= cost(other) * (1 + 1e-9)
-    assert shard_chunk(Whole(kind="volumes", crop=crop, chunk=(5, 6, 7))) == (5, 6, 7)
-    assert shard_chunk(Whole(kind="volumes")) == (32, 32, 32)
+    assert shard_chunk(Whole(kind="volumes", crop=crop, chunk=(5, 6, 7)), codec) == (5, 6, 7)
+    assert shard_chunk(Whole(kind="volumes"), codec) == (32, 32, 32)

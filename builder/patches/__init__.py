@@ -3,6 +3,7 @@
 from builder.patches.cutting import Estimate, FieldFacts, cut, describe_fields, estimate, held_by, pad_value
 from builder.patches.options import (
     CHUNK_COST,
+    CHUNK_COST_OF_CROPS,
     PICTURE_KINDS,
     AnySamples,
     Grid,
@@ -16,6 +17,7 @@ from builder.patches.options import (
 
 __all__ = [
     "CHUNK_COST",
+    "CHUNK_COST_OF_CROPS",
     "PICTURE_KINDS",
     "AnySamples",
     "Estimate",

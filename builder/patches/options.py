@@ -17,7 +17,9 @@ Fields: TypeAlias = Mapping[FieldName, tuple[str, ...]]
 DEFAULT_CHUNK: Three = (32, 32, 32)
 CHUNK_EXTENTS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
 CHUNK_COST = 20_000
-"""Voxels (int16, preset fast) that are decoded in the time a chunk costs beside its decoding: about 10 microseconds."""
+"""Voxels that a chunk is worth beside its decoding, with other codecs than ``crops``. A change moves stored bytes."""
+CHUNK_COST_OF_CROPS = 4_000
+"""The same for the codec ``crops`` (int16), whose chunks are meant for the compiled loop over them."""
 
 
 class Patches(BaseModel):
@@ -103,35 +105,40 @@ PICTURE_KINDS = ("projection", "still", "single_slice", "cine")
 AnySamples: TypeAlias = Annotated[Patches | Grid | Whole | Images, Field(discriminator="kind")]
 
 
-def shard_chunk(options: AnySamples) -> Three | None:
-    """Return the ``chunk`` with which a shard of these samples is written; None if all have one shape."""
+def shard_chunk(options: AnySamples, codec: str) -> Three | None:
+    """Return the ``chunk`` with which a shard of these samples is written; None if all have one shape.
+
+    ``codec`` is the name of the shards' preset.
+    """
     if not isinstance(options, Whole | Images):
         return None
     if options.chunk is not None:
         return options.chunk
-    return DEFAULT_CHUNK if options.crop is None else choose_chunk(options.crop)
+    if options.crop is None:
+        return DEFAULT_CHUNK
+    return choose_chunk(options.crop, chunk_cost=CHUNK_COST_OF_CROPS if codec == "crops" else CHUNK_COST)
 
 
-def choose_chunk(crop: Three) -> Three:
+def choose_chunk(crop: Three, *, chunk_cost: int = CHUNK_COST) -> Three:
     """Return (slice, row, column) of the chunks from which a crop at any place is read fastest.
 
     Along an axis a crop of n voxels meets (n - 1) / c + 1 chunks of c voxels on average, each of which is decoded
-    whole; beside that every chunk costs as much time as decoding ``CHUNK_COST`` voxels (``benchmarks/read.py``).
+    whole; beside that every chunk costs as much time as decoding ``chunk_cost`` voxels (``benchmarks/crops.py``).
     """
     axes = [sorted({*(c for c in CHUNK_EXTENTS if c < n), min(n, CHUNK_EXTENTS[-1])}) for n in crop]
 
     def cost(chunk: Three) -> tuple[Fraction, Three]:  # exact, so that the choice is the same everywhere
         met = math.prod((Fraction(n - 1, c) + 1 for n, c in zip(crop, chunk, strict=True)), start=Fraction(1))
-        return met * (math.prod(chunk) + CHUNK_COST), chunk
+        return met * (math.prod(chunk) + chunk_cost), chunk
 
     return min(itertools.product(axes[0], axes[1], axes[2]), key=cost)
 
 
-def describe_storage(options: AnySamples) -> str:
+def describe_storage(options: AnySamples, codec: str) -> str:
     """Describe in words how samples will be stored in a shard."""
     if isinstance(options, Whole | Images):
         kind = "pictures" if isinstance(options, Images) else "whole volumes"
-        return f"{kind} in chunks of {_times(shard_chunk(options) or DEFAULT_CHUNK)} voxels"
+        return f"{kind} in chunks of {_times(shard_chunk(options, codec) or DEFAULT_CHUNK)} voxels"
     return f"samples of {_times(options.shape)} voxels, one chunk each"
 
 

@@ -72,7 +72,7 @@ def project_memory(
             break
         after, spacing = transform.projected(shape, spacing)
         if slabs and number == len(spec.transforms):
-            return Needed(peak=max(peak, _late(spec.samples, held, shape, after) + BESIDES), load=load)
+            return Needed(peak=max(peak, _late(spec, held, shape, after) + BESIDES), load=load)
         then = held.after(transform)
         alive = held.of(shape) + then.of(after) + transform.scratch_bytes(shape, after, item=held.item)
         peak = max(peak, alive + BESIDES)
@@ -155,7 +155,7 @@ def _of_late_set(
             made += stays
         peak = max(peak, kept + max(alone, made) + BESIDES)
         kept += stays
-    chunk = shard_chunk(samples) or grid
+    chunk = shard_chunk(samples, spec.shards.codec) or grid
     slab = max(SLAB_BYTES, joined.channels * joined.item * chunk[0] * chunk[1] * grid[2])
     return Needed(peak=max(peak, kept + max(_counting(joined, grid), 2 * slab) + BESIDES), load=load), kept
 
@@ -200,9 +200,9 @@ def _makes_slabs(spec: DatasetSpec, row: IncludedStack) -> bool:
     return last is not None and last.axes == "image" and row.verdict != Verdict.SHEARED
 
 
-def _late(samples: AnySamples, held: "_Held", before: Shape, after: Shape) -> int:
+def _late(spec: DatasetSpec, held: "_Held", before: Shape, after: Shape) -> int:
     """Return the bytes needed while masks are moved, counted and written beside an image made slab by slab."""
-    chunk = shard_chunk(samples) or after
+    chunk = shard_chunk(spec.samples, spec.shards.codec) or after
     a_voxel, masks = held.channels * held.item, held.masks * math.prod(after)
     image = a_voxel * math.prod(before)
     counted = _counting(held, after)

@@ -78,7 +78,7 @@ def _copied(shard: StoredShard, kept: Sequence[str], target: Store, stored: Stor
         name,
         codec=CODECS[stored.shards.codec],
         facts=pa.schema([field for field in rows if field.name not in _OF_SAMPLES]),
-        chunk=shard_chunk(stored.samples),
+        chunk=shard_chunk(stored.samples, stored.shards.codec),
         storage=stored.shards.fields,
     ) as writer:
         writer.fields = shard.fields()

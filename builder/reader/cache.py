@@ -165,3 +165,7 @@ class Arriving:
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> Iterable[bytes | memoryview]:
         return [self.read(start, length) for start, length in ranges]
+
+    def memory(self) -> memoryview | None:
+        inner = self.inner
+        return inner if isinstance(inner, memoryview) else inner.memory()

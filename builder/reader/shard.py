@@ -2,8 +2,9 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import google_crc32c
@@ -63,10 +64,12 @@ class ChunkObject:
     cache: ObjectCache | None = None
     packed: FieldLayout | None = None
     _reader: ObjectReader | None = field(default=None, repr=False)
+    _compared: NDArray[np.bool_] | None = field(default=None, repr=False)
     _index: list[tuple[int, int]] | None = field(default=None, repr=False)
+    _places: NDArray[np.int64] | None = field(default=None, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_reader": None, "opened": deque()}
+        return {**self.__dict__, "_reader": None, "_compared": None, "opened": deque()}
 
     def prepare(self) -> None:
         """Fetch what the first read needs: the index and, with a cache, the whole object."""
@@ -92,6 +95,29 @@ class ChunkObject:
         """Fetch the stored bytes of several chunks, to be passed to ``decompress``."""
         index = self.index
         return self._open().read_many([index[chunk] for chunk in chunks])
+
+    def held(self) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]] | None:
+        """Return the object's bytes, the (chunk, 2) offsets and lengths of its chunks there without their checksums,
+        and which chunks were compared with their checksums since it was opened; None where ranges are fetched.
+        """
+        memory = self._open().memory()
+        if memory is None:
+            return None
+        if self._places is None:
+            self._places = np.array(self.index, np.int64) - (0, CHECKSUM_BYTES)
+        if self._compared is None:
+            self._compared = np.full(self.chunks, not self.verify)
+        return np.frombuffer(memory, np.uint8), self._places, self._compared
+
+    def compare(self, chunks: Sequence[int]) -> None:
+        """Compare those chunks of an object that is held with their checksums that were not yet. Raises LayoutError."""
+        compared = self._compared
+        if compared is None:  # another thread closed the object in the meantime
+            return
+        fresh = [number for number in chunks if not compared[number]]
+        for number, data in zip(fresh, self.fetch(fresh), strict=True):
+            self._compare(np.frombuffer(data, np.uint8), chunk=number)
+            compared[number] = True
 
     def decompress(self, data: bytes | memoryview, out: NDArray[Any], *, chunk: int) -> None:
         """Verify a stored chunk and decompress it into ``out``, unpacked to values. Raises LayoutError."""
@@ -153,6 +179,7 @@ class ChunkObject:
                     reader = self.cache.open(self.store, self.path, expected=self.expected, check=check)
             except FileNotFoundError as error:
                 raise LayoutError(f"{self.path}: found no object, expected {self.expected.bytes} bytes") from error
+            self._compared = None
             self._reader = reader
             self.opened.append(self)
             while len(self.opened) > MOST_OPEN_FILES:
@@ -182,21 +209,56 @@ class Crop:
         return (s, r, c)
 
     def read(self, source: ChunkObject, start: tuple[int, int, int], *, out: NDArray[Any]) -> None:
-        """Fill ``out`` (channel, slice, row, column) with the box at ``start``, which must lie inside the volume."""
-        chunk, grid = self.layout.chunk, self.grid
-        ends = [a + n for a, n in zip(start, out.shape[1:], strict=True)]
-        spans = [range(a // p, -(-e // p)) for a, e, p in zip(start, ends, chunk, strict=True)]
-        places = [(s, r, c) for s in spans[0] for r in spans[1] for c in spans[2]]
-        numbers = [(s * grid[1] + r) * grid[2] + c for s, r, c in places]
-        whole = np.empty((self.layout.channels, *chunk), out.dtype)
-        for place, number, data in zip(places, numbers, source.fetch(numbers), strict=True):
+        """Fill ``out`` (channel, slice, row, column) with the box at ``start``, which must lie inside the volume.
+
+        Where the object is in memory, Numba is installed, and numcodecs lets its Blosc be called, a compiled loop
+        decodes all chunks, and a chunk is compared with its checksum when it is first read after the object was opened.
+        """
+        decode, held = _box_decoder(), source.held()
+        if decode is None or held is None or not out.flags.c_contiguous:
+            self._read_slowly(source, start, out=out)
+            return
+        packing = None if source.packed is None else source.packed.packing
+        voxels = out if packing is None else np.empty(out.shape, self.layout.dtype)
+        while (wrong := decode(*held, self.grid, self.layout.chunk, start, voxels)) == _UNCOMPARED:
+            source.compare([number for number, _ in self._touched(start, out.shape)])
+            held = source.held() or held
+        if wrong >= 0:
+            raise LayoutError(f"{source.path}: found chunk {wrong} undecodable, expected a chunk of Blosc; damaged")
+        if packing is not None:
+            packing.unpack(voxels, out)
+
+    def _touched(self, start: tuple[int, int, int], shape: tuple[int, ...]) -> list[tuple[int, tuple[int, int, int]]]:
+        """Return the number and the place in the grid of every chunk that a box touches."""
+        spans = [range(a // p, -(-(a + n) // p)) for a, n, p in zip(start, shape[1:], self.layout.chunk, strict=True)]
+        _, rows, columns = self.grid
+        return [((s * rows + r) * columns + c, (s, r, c)) for s in spans[0] for r in spans[1] for c in spans[2]]
+
+    def _read_slowly(self, source: ChunkObject, start: tuple[int, int, int], *, out: NDArray[Any]) -> None:
+        touched = self._touched(start, out.shape)
+        whole = np.empty((self.layout.channels, *self.layout.chunk), out.dtype)
+        for (number, place), data in zip(touched, source.fetch([number for number, _ in touched]), strict=True):
             source.decompress(data, whole, chunk=number)
             here, there = [slice(None)], [slice(None)]
-            for p, n, a, e in zip(place, chunk, start, ends, strict=True):
-                low, high = max(p * n, a), min((p + 1) * n, e)
+            for p, n, a, size in zip(place, self.layout.chunk, start, out.shape[1:], strict=True):
+                low, high = max(p * n, a), min((p + 1) * n, a + size)
                 here.append(slice(low - p * n, high - p * n))
                 there.append(slice(low - a, high - a))
             out[tuple(there)] = whole[tuple(here)]
+
+
+_UNCOMPARED = -2
+"""What the compiled loop returns where a box touches a chunk that was not compared yet."""
+
+
+@cache
+def _box_decoder() -> Callable[..., int] | None:
+    """Return the compiled loop, or None where Numba is not installed or Blosc's functions cannot be called."""
+    try:
+        from builder.kernels.crops import can_decode_boxes, decode_box
+    except ImportError:
+        return None
+    return decode_box if can_decode_boxes() else None
 
 
 def chunk_count(layout: FieldLayout, shape: tuple[int, int, int]) -> int:

@@ -54,7 +54,7 @@ class Planned:
             "excluded_by_rule": dict(sorted(rules.items())),
             "persons_by_split": splits,
             "shards": len(plan.shards),
-            "stored_as": describe_storage(plan.spec.samples),
+            "stored_as": describe_storage(plan.spec.samples, plan.spec.shards.codec),
             "input_bytes": sum(c.input_bytes for c in plan.cases),
             "sample_bytes": sum(c.sample_bytes for c in plan.cases),
             "peak_bytes_per_task": max((s.peak_bytes for s in plan.shards), default=0),

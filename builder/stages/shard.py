@@ -293,7 +293,7 @@ def shard_writer(plan: ShardPlan, spec: DatasetSpec, dataset: Store) -> Abstract
         plan.fingerprint,
         codec=CODECS[spec.shards.codec],
         facts=case_facts(spec),
-        chunk=shard_chunk(spec.samples),
+        chunk=shard_chunk(spec.samples, spec.shards.codec),
         storage=spec.shards.fields,
     )
 

@@ -114,6 +114,10 @@ class ObjectReader(Protocol):
         """Read several ``(start, length)`` ranges, in order. Ranges close together are fetched together."""
         ...
 
+    def memory(self) -> memoryview | None:
+        """Return the whole object where it lies in memory or is mapped into it; None where ranges are fetched."""
+        ...
+
 
 def checked(path: str) -> str:
     """Return ``path`` after checking that it is relative and stays inside the store."""

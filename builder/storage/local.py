@@ -258,6 +258,9 @@ class _LocalReader:
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> Iterable[memoryview]:
         return (self.view[start : start + length] for start, length in ranges)
 
+    def memory(self) -> memoryview:
+        return self.view
+
 
 @contextlib.contextmanager
 def _swept_as_layout_error(path: str) -> Iterator[None]:

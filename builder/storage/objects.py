@@ -176,6 +176,9 @@ class _RemoteReader:
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> Iterable[bytes]:
         return self.store.read_ranges(self.path, ranges)
 
+    def memory(self) -> None:
+        return None
+
 
 @cache
 def _client(root: str, process: int) -> Any:

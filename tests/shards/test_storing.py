@@ -35,7 +35,13 @@ def make_sample(number: int, *, scale: float = 1.0) -> ClearedSample:
 
 
 @pytest.mark.parametrize(
-    ("preset", "digest"), [("fast", "7de6079e273c3954"), ("small", "2a520f3e5b4f0a28"), ("archive", "c5496b75b79ead86")]
+    ("preset", "digest"),
+    [
+        ("fast", "7de6079e273c3954"),
+        ("small", "2a520f3e5b4f0a28"),
+        ("archive", "c5496b75b79ead86"),
+        ("crops", "8748ae82162b11e3"),
+    ],
 )
 def test_a_preset_stores_the_same_bytes_in_every_release(preset: str, digest: str) -> None:
     """Other bytes would mean that an unchanged archive is stored again under the fingerprint it had."""
