@@ -113,7 +113,8 @@ def release(
     """
     profile = load_cluster(cluster) if isinstance(cluster, str) else cluster
     asked = ask(spec, str(to), parameters or {}, building=True)
-    _check_spec(asked.spec)
+    if asked.spec.splits.sequester is not None:
+        raise SpecError("splits.sequester: found it in a release, whose objects hold labels; expected no such block")
     private = private_store(asked.to)
     _check_folder(open_store(asked.to), private)
     own = crosswalk_key(asked.spec.release.crosswalk, asked.key, private)
@@ -137,12 +138,6 @@ def release(
             if faults.count:
                 shown.say(internal_errors_line(faults.count, asked.to))
             raise
-
-
-def _check_spec(spec: DatasetSpec) -> None:
-    """Refuse what a release cannot do. Raises SpecError."""
-    if spec.splits.sequester is not None:
-        raise SpecError("splits.sequester: found it in a release, whose objects hold labels; expected no such block")
 
 
 def _check_folder(target: Store, private: Store) -> None:
