@@ -25,8 +25,10 @@ class BatchesModule(LightningDataModule):  # type: ignore[misc]  # Lightning rec
     """The splits ``train``, ``validation`` and ``test`` of a dataset as Lightning takes them.
 
     The order of an epoch depends on the seed and Lightning's epoch alone; its ranks share each epoch, so
-    ``Trainer(use_distributed_sampler=False)`` is right on several. From a checkpoint within an epoch, training
-    continues with the batch that follows.
+    ``Trainer(use_distributed_sampler=False)`` is right on several. Samples that do not fill the last step of all ranks
+    are left out of that epoch of training; in validation and test, where several ranks must take equally many steps,
+    they are followed by samples from the start, which a batch's ``index`` tells. From a checkpoint within an epoch,
+    training continues with the batch that follows.
 
     Parameters
     ----------
@@ -62,11 +64,15 @@ class BatchesModule(LightningDataModule):  # type: ignore[misc]  # Lightning rec
 
     def val_dataloader(self) -> Any:
         """Return the batches of ``validation``, in the order of the index."""
-        return self.loader(self._batches("validation", {}))
+        return self._evaluated("validation")
 
     def test_dataloader(self) -> Any:
         """Return the batches of ``test``, in the order of the index."""
-        return self.loader(self._batches("test", {}))
+        return self._evaluated("test")
+
+    def _evaluated(self, split: str) -> Any:
+        several = self.trainer is not None and self.trainer.world_size > 1
+        return self.loader(self._batches(split, {"ends": "pad" if several else "keep"}))
 
     def _batches(self, split: str, options: Mapping[str, Any]) -> TorchBatches:
         trainer = self.trainer
