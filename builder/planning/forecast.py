@@ -57,7 +57,7 @@ def forecast(plan: DatasetPlan, dataset: Store, *, inventory: Inventory, survey:
     included = plan.cohort.filter(plan.cohort["included"])
     return {
         "rules": [_rule(plan.cohort, name, text) for name, text in _rules(plan.spec)],
-        "kinds": _kinds(plan.cohort),
+        "kinds": _kinds(plan.cohort, plan.spec.volumes),
         "pixels_refused": pixel_refusals(plan, inventory, survey),
         "number_types": {} if plan.spec.cohort.images else _number_types(plan.spec, included),
         "labels_nowhere": _labels_nowhere(plan, inventory),
@@ -75,7 +75,7 @@ def forecast_lines(facts: Mapping[str, Any]) -> Iterator[str]:
         yield from rule_lines(rule)
     for kind in facts["kinds"]:
         switch = f" ({kind['switch']} lets them in)" if kind["switch"] else ""
-        if kind["verdict"] in PICTURE_KINDS:
+        if kind["switch"] and kind["verdict"] in PICTURE_KINDS:
             switch = f" ({kind['switch']}, or samples: {{kind: images}}, lets them in)"
         named = ", ".join(dict.fromkeys([kind["verdict"], kind["reason"]]))
         yield f"{kind['rule']}: {kind['stacks']} {named}{switch}"
@@ -218,13 +218,22 @@ def _nearest(wanted: str, found: Mapping[str, int]) -> str | None:
     return folded[near[0]] if near else None
 
 
-def _kinds(cohort: pa.Table) -> list[Facts]:
-    """Return what is excluded because of its kind, by verdict and reason, most frequent first."""
+def _kinds(cohort: pa.Table, volumes: VolumeOptions) -> list[Facts]:
+    """Return what is excluded because of its kind, by verdict and reason, most frequent first.
+
+    What the spec lets in already and is excluded all the same, for another reason, has no switch.
+    """
     rows = cohort.filter(pc.equal(cohort["rule"], "geometry"))
     counts = Counter(zip(*(rows[column].to_pylist() for column in ("verdict", "reason")), strict=True))
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [
-        {"rule": "geometry", "verdict": of, "reason": reason, "stacks": count, "switch": switch_of(of)}
+        {
+            "rule": "geometry",
+            "verdict": of,
+            "reason": reason,
+            "stacks": count,
+            "switch": switch_of(of) if getattr(volumes, of, "exclude") == "exclude" else None,
+        }
         for (of, reason), count in ordered
     ]
 

@@ -107,7 +107,7 @@ class Planned:
             *(f"  splits: {line}" for line in facts["splits_cannot"]),
             *registry_lines(facts["registry"]),
             *summary_lines(facts["clinical"]),
-            "  identity: " + ", ".join(f"{count} {kind}" for kind, count in facts["persons"].items()),
+            _identity_line(facts["persons"]),
             *(f"  persons: {line}" for line in facts["persons_in_doubt"]),
             *([f"  {plan.anonymity.line(plan.spec.deid.anonymity.k)}"] if (plan := self.plan).anonymity else []),
             "  licences: " + ", ".join(f"{name} {count}" for name, count in facts["licenses"].items()),
@@ -278,6 +278,16 @@ def _names_line(facts: Mapping[str, Any]) -> str:
         f"{missed} of the {counted(names, 'name')} in the label objects matched no pattern of the label: "
         "label-names.csv of the private workspace lists them"
     )
+
+
+def _identity_line(counts: Mapping[str, int]) -> str:
+    """Say how many persons there are, under how many PatientIDs, and what was noted about how many of them."""
+    notes = [f"{name.replace('_', ' ')} {count}" for name, count in counts.items() if name not in _IDENTITIES]
+    persons, ids = (counted(counts[name], noun) for name, noun in _IDENTITIES.items())
+    return f"  identity: {persons} under {ids}" + ("; " + ", ".join(notes) if notes else "")
+
+
+_IDENTITIES = {"persons": "person", "patient_ids": "PatientID"}
 
 
 def _procedure_lines(procedures: Mapping[str, Any] | None) -> list[str]:

@@ -141,6 +141,14 @@ def test_every_sheet_of_a_workbook_is_a_table(tmp_path: Path) -> None:
     assert told["book.xlsx, sheet empty"]["problem"]
 
 
+def test_a_line_of_text_with_commas_is_no_table(tmp_path: Path) -> None:
+    ct_series(tmp_path / "in", slices=2, shape=(8, 8))
+    (tmp_path / "in" / "README").write_text("Slices of nobody, made by a program.\n")
+    (tmp_path / "in" / "people").write_text("Patient,Grade\nP1,2\n")
+    (tmp_path / "in" / "nobody.csv").write_text("Patient,Grade\n")
+    assert [one["path"] for one in scan([str(tmp_path / "in")]).facts()["tables"]] == ["nobody.csv", "people"]
+
+
 def test_copies_of_a_table_are_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("a", "b", "c"):
         ct_series(tmp_path / "in" / folder, patient_id="P1", study=folder, series=folder, slices=2, shape=(8, 8))

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 from builder.clinical import Sheet, read_sheet, sheets_of, text_of
@@ -101,7 +102,7 @@ def label_objects(inventory: Inventory, names: Names) -> list[Objects]:
 def tables(inventory: Inventory, sources: Sequence[AnySource], names: Names) -> list[Table]:
     """Open every table of the archive, one after the other; each sheet of a workbook is a table.
 
-    A table that lies in several places is opened once.
+    A table that lies in several places is opened once. A line of text with commas, such as a README, is no table.
     """
     columns = ["status", "format", "source", "path", "member", "size", "stamp", "header_sha256"]
     rows = inventory.annotations(columns=columns).to_pylist()
@@ -117,7 +118,8 @@ def tables(inventory: Inventory, sources: Sequence[AnySource], names: Names) -> 
         if digest not in opened:
             opened[digest] = (file.place, list(_tables(file, sources, names, opened=len(opened) < MOST_TABLES)))
         first, sheets = opened[digest]
-        found += [replace(sheet, path=file.place + sheet.path.removeprefix(first)) for sheet in sheets]
+        known = [sheet for sheet in sheets if sheet.rows or sheet.problem or PurePosixPath(file.path).suffix]
+        found += [replace(sheet, path=file.place + sheet.path.removeprefix(first)) for sheet in known]
     return found
 
 
