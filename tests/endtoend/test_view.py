@@ -5,6 +5,8 @@ import hashlib
 import http.client
 import io
 import json
+import socket
+import struct
 import threading
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from builder.library.view.server import PAGE
 from builder.phantom import write_archive
 from builder.run.pipeline import build
 from tests.endtoend.trees import KEY, ROOT
-from tests.library.browser import CHROMIUM, browse
+from tests.library.browser import CHROMIUM, browse, wait
 
 SPEC = (ROOT / "specs" / "phantom.yaml").read_text()
 
@@ -92,6 +94,16 @@ def test_only_who_has_the_address_is_answered(server):
     assert "unsafe" not in policy
     assert headers["Cache-Control"] == "no-store"
     assert headers["Referrer-Policy"] == "no-referrer"
+
+
+def test_a_page_that_is_closed_amid_an_answer_is_no_error(server, capsys):
+    for _ in range(5):
+        with socket.create_connection(server.server_address) as asking:
+            asking.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closed at once
+            asking.sendall(f"GET /{server.token}/niivue.js HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    assert ask(server, "api/dataset")[0] == 200
+    wait(lambda: not [t for t in threading.enumerate() if "process_request" in t.name], "the end of every connection")
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_nothing_else_of_the_disk_is_read(server, made):

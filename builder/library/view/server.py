@@ -1,5 +1,6 @@
 """The web server of ``builder view``: on this machine only, and only for who has the address with its token."""
 
+import contextlib
 import json
 import secrets
 import threading
@@ -80,6 +81,11 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 60  # seconds until a request that never ends is given up
     server_version, sys_version = "builder", ""
+
+    def handle(self) -> None:
+        """Answer what comes over one connection, until it ends or the page that asked is closed."""
+        with contextlib.suppress(ConnectionError):
+            super().handle()
 
     def do_GET(self) -> None:
         """Answer with a file of the page, what is known, or voxels."""

@@ -3,11 +3,11 @@
 
 const $ = (id) => document.getElementById(id);
 const PLANES = { axial: 2, coronal: 1, sagittal: 0, all: 2 }; // the axis along which the slider moves
-const AHEAD = 3; // samples that are fetched before they are asked for
+const AHEAD = [1, 2, 3, -1]; // samples that are made ready before they are asked for, from the one in view
 
 const state = { dataset: null, positions: [], at: 0, sample: null, marked: new Set(), image: 0, window: 0, plane: "axial",
   opacity: 0.5, masks: true, turn: 0 };
-const fetched = new Map(); // address -> promise of its content; only those near the sample in view
+const fetched = new Map(); // address -> promise of its content, decoded; only those near the sample in view
 
 const viewer = new niivue.Niivue({
   backColor: [0, 0, 0, 1], show3Dcrosshair: false, crosshairWidth: 0, isRadiologicalConvention: true, loadingText: "",
@@ -23,14 +23,19 @@ async function ask(path, options) {
 }
 
 function kept(path, read) {
-  if (!fetched.has(path)) fetched.set(path, fetch(path).then((answer) => {
-    if (!answer.ok) return answer.json().then((said) => { throw new Error(said.error); });
-    return read(answer);
-  }));
+  if (!fetched.has(path)) {
+    const content = fetch(path).then((answer) => {
+      if (!answer.ok) return answer.json().then((said) => { throw new Error(said.error); });
+      return read(answer);
+    });
+    fetched.set(path, content);
+    content.catch(() => { if (fetched.get(path) === content) fetched.delete(path); }); // asked again next time
+  }
   return fetched.get(path);
 }
 const asJson = (answer) => answer.json();
 const asUrl = (answer) => answer.blob().then((blob) => URL.createObjectURL(blob));
+const asVolume = (answer) => answer.arrayBuffer().then((url) => niivue.NVImage.loadFromUrl({ url, name: "volume.nii", colormap: "gray" }));
 
 function image() { return state.dataset.images[state.image]; }
 function limits() { return image().windows[state.window]; }
@@ -40,13 +45,22 @@ function pathOfPicture(position) {
   return `picture/${position}/${image().field}/${image().channel}?${range}masks=${state.masks && state.opacity > 0 ? 1 : 0}`;
 }
 
-// Everything of one sample, fetched at once: what is known of it, then its voxels or its picture.
+// Everything of one sample, ready to be drawn: what is known of it, then the address of its picture, or its volumes.
 async function load(position) {
   const sample = await kept(`api/sample/${position}`, asJson);
-  if (sample.flat) return { sample, urls: [await kept(pathOfPicture(position), asUrl)] };
+  if (sample.flat) return { sample, shown: [await kept(pathOfPicture(position), asUrl)] };
   const { field, channel } = image();
   const paths = [`volume/${position}/${field}/${channel}`, ...(sample.legend.length ? [`overlay/${position}/${field}`] : [])];
-  return { sample, urls: await Promise.all(paths.map((path) => kept(path, asUrl))) };
+  return { sample, shown: await Promise.all(paths.map((path) => kept(path, asVolume))) };
+}
+
+// One after the other, so that the next sample comes first; whoever goes on meanwhile begins anew from there.
+async function loadAhead(turn) {
+  for (const by of AHEAD) {
+    const position = state.positions[state.at + by];
+    if (position !== undefined) await load(position).catch(() => {});
+    if (turn !== state.turn) return;
+  }
 }
 
 function forget(near) {
@@ -71,37 +85,54 @@ async function show() {
     return;
   }
   try {
-    const { sample, urls } = await load(position);
+    const { sample, shown } = await load(position);
     if (turn !== state.turn) return; // somebody went on meanwhile
     state.sample = sample;
     document.body.classList.toggle("flat", sample.flat);
     document.querySelectorAll(".deep").forEach((label) => { label.hidden = sample.flat; });
     $("canvas").hidden = sample.flat;
     $("picture").hidden = !sample.flat;
-    if (sample.flat) { $("picture").src = urls[0]; await $("picture").decode(); } else await draw(sample, urls);
+    if (sample.flat) { $("picture").src = shown[0]; await $("picture").decode(); } else draw(sample, shown);
     if (turn !== state.turn) return;
     tellSample();
     tell("");
     document.body.dataset.shown = String(position);
-    const near = state.positions.slice(Math.max(0, state.at - 1), state.at + AHEAD + 1);
-    forget(new Set(near));
-    for (const next of near) load(next).catch(() => {});
+    forget(new Set([0, ...AHEAD].map((by) => state.positions[state.at + by])));
+    loadAhead(turn);
   } catch (error) { if (turn === state.turn) tell(error.message); }
 }
 
-async function draw(sample, urls) {
-  const names = ["image.nii", "overlay.nii"];
-  await viewer.loadVolumes(urls.map((url, n) => ({ url, name: names[n], colormap: "gray", opacity: n ? 0 : 1 })));
-  const [first, overlay] = viewer.volumes;
-  state.automatic = [first.cal_min, first.cal_max];
+// All at once: the viewer computes every layer anew whenever a volume is added to it.
+function draw(sample, volumes) {
+  const [first, overlay] = volumes;
+  state.automatic = [first.robust_min, first.robust_max];
   if (overlay) {
     const colours = [[0, 0, 0], ...sample.legend.map((entry) => entry.colour)];
     overlay.setColormapLabel({ R: colours.map((c) => c[0]), G: colours.map((c) => c[1]), B: colours.map((c) => c[2]),
       A: colours.map((_, n) => (n ? 255 : 0)), I: colours.map((_, n) => n), labels: ["", ...sample.legend.map((e) => e.name)] });
   }
+  Object.assign(viewer, { volumes, back: first, overlays: volumes.slice(1) });
+  setLook();
   viewer.scene.crosshairPos = viewer.mm2frac(sample.focus_mm);
   setPlane();
-  setLook();
+  viewer.drawScene();
+}
+
+// Renderings in 3D, which are not shown, need the gradients of a volume. Nine tenths of the time that a volume took without
+// a graphics card went there: this shader moves every corner out of sight, so that nothing is computed.
+function leaveOutGradients() {
+  const { gl } = viewer;
+  const program = gl.createProgram();
+  for (const [kind, text] of [[gl.VERTEX_SHADER, "void main() { gl_Position = vec4(2.0, 2.0, 2.0, 1.0); }"],
+    [gl.FRAGMENT_SHADER, "precision lowp float; out vec4 colour; void main() { colour = vec4(0.0); }"]]) {
+    const shader = gl.createShader(kind);
+    gl.shaderSource(shader, `#version 300 es\n${text}`);
+    gl.compileShader(shader);
+    gl.attachShader(program, shader);
+  }
+  gl.linkProgram(program);
+  const nothing = { uniforms: {}, use: () => gl.useProgram(program) };
+  for (const name of ["blurShader", "gradientPrePassShader", "sobelFirstOrderShader", "sobelSecondOrderShader"]) viewer[name] = nothing;
 }
 
 function setPlane() {
@@ -275,6 +306,7 @@ async function begin() {
   tellMarks();
   listen();
   await viewer.attachToCanvas($("canvas"));
+  leaveOutGradients();
   await filter();
 }
 

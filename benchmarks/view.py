@@ -1,0 +1,62 @@
+"""Looking: the time from the key for the next case to its picture on the screen, in Chromium without a window.
+
+    python -m benchmarks.view DATASET [--cases 200] [--look 1.0]
+
+``--look`` is how many seconds a person looks at a case before the next key; the next samples are made ready meanwhile.
+Chromium draws volumes in software, on the processors that the server needs, too; a graphics card is faster. Aim: 95
+in a hundred cases within a second, so that two seconds of three are left to look at each of 200 cases in ten minutes.
+Needs Chromium; tornado comes with distributed.
+"""
+
+import argparse
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from builder.library.view import open_view
+from tests.library.browser import browse
+
+CLOCK = """
+window.waits = [];
+document.addEventListener("keydown", () => { window.pressed = performance.now(); }, true);
+new MutationObserver(() => requestAnimationFrame(() => requestAnimationFrame(() => {
+  window.waits.push(performance.now() - window.pressed);
+}))).observe(document.body, { attributeFilter: ["data-shown"] });
+"""
+"""Notes in the page how long each case took, up to the second frame after it was drawn."""
+
+
+def main() -> None:
+    """Print the first picture's time, and the median, 95th percentile and longest of the others."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("dataset")
+    options.add_argument("--cases", type=int, default=200)
+    options.add_argument("--look", type=float, default=1.0)
+    told = options.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        server = open_view(told.dataset, leave_out=Path(scratch) / "marks.txt")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with browse(Path(scratch) / "profile") as page:
+            page.size(1400, 900)
+            began = time.perf_counter()
+            page.call("Page.navigate", url=server.address)
+            page.until("document.body && document.body.dataset.shown !== undefined")
+            print(f"first picture {time.perf_counter() - began:.2f} s")
+            page.evaluate(CLOCK)
+            count = min(told.cases, page.evaluate("state.positions.length"))
+            for number in range(1, count):
+                time.sleep(told.look)
+                page.press("n")
+                page.until(f"window.waits.length === {number}")
+            waits = np.array(page.evaluate("window.waits")) / 1e3
+            memory = page.evaluate("performance.memory.usedJSHeapSize") / 1e6
+        server.shutdown()
+    p50, p95 = np.percentile(waits, (50, 95))
+    print(f"{count} cases: p50 {p50:.2f} s, p95 {p95:.2f} s, longest {waits.max():.2f} s; {memory:.0f} MB in the page")
+
+
+if __name__ == "__main__":
+    main()
