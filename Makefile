@@ -9,7 +9,7 @@ CONTOURS := .contours
 # One thread of linear algebra a process, as the command line sets it: tests run side by side, and threads would only wait.
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: setup servers demo test check wheels faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers withdrawals test-reader docs docs-all mutants bench contours canaries deid-score release-score releases clean
+.PHONY: setup servers demo test check wheels faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers withdrawals test-reader docs docs-all mutants bench contours canaries deid-score release-score releases text-score text-released clean
 
 setup: $(STAMP)
 
@@ -174,5 +174,14 @@ RELEASED ?= 100000
 release-score: setup
 	$(BIN)/python -m tests.score --corpus $(UNPACKED) --actions $(RELEASED) --released
 
+# How much text in pixels is found: 2,000 drawn pictures, half an hour; cut off, it goes on where it was.
+PICTURES ?= 2000
+text-score: setup
+	$(BIN)/python -W ignore -m tests.textscore --corpus $(UNPACKED) --out .text-score.jsonl --pictures $(PICTURES)
+
+# 500 texts planted into pixels, searched, released, and looked for in the released files: some minutes.
+text-released: setup
+	$(BIN)/python -W ignore -m tests.textscore.released --corpus $(UNPACKED)
+
 clean:
-	rm -rf .site $(CONTOURS) $(TRUTH) $(VENV) $(PEERS) $(READER) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .site .text-score.jsonl $(CONTOURS) $(TRUTH) $(VENV) $(PEERS) $(READER) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -104,6 +104,33 @@ def forget_crosswalk(folder: ReleaseFolder, as_json: Machine = False) -> None:
     present(outcome.facts(), as_json, outcome.text)
 
 
+def find_text(
+    spec: SpecPath,
+    to: Annotated[str, typer.Option("--to", metavar="DIR", help="Folder or URL of the release that is to be.")],
+    everything: Annotated[bool, typer.Option("--all", help="Search images that rules of devices clear, too.")] = False,
+    second_opinion: Annotated[bool, typer.Option("--second-opinion", help="Let Tesseract read, too.")] = False,
+    param: Params = None,
+    cluster: Cluster = "serial",
+    workers: Workers = None,
+    quiet: Quiet = False,
+    as_json: Machine = False,
+) -> None:
+    """Search the pixels of a release for text before it is written; the private table it writes is what release reads.
+
+    Needs the extra text. Started again it continues.
+    """
+    from builder.run.findtext import Search
+    from builder.run.findtext import find_text as search
+    from builder.run.progress import open_progress
+
+    with continuing("what is searched stays"), open_progress(style(as_json, quiet)) as progress:
+        outcome = search(
+            spec, to=to, search=Search(everything, second_opinion), parameters=filled(param), cluster=cluster,
+            workers=workers, progress=progress,
+        )  # fmt: skip
+    present(outcome.facts(), as_json, outcome.text)
+
+
 def import_ctp_pixels(
     script: Annotated[Path, typer.Argument(metavar="SCRIPT", help="A script of CTP's DicomPixelAnonymizer.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The table of rules to write.", callback=named)],

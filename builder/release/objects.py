@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
@@ -19,7 +19,7 @@ from builder.plan import key_check
 from builder.planning.inventory import Inventory, Survey, members
 from builder.planning.offsets import STUDY_DAY, Lives, study_days
 from builder.planning.rows import Placed, rows_of
-from builder.release.decisions import Decisions
+from builder.release.decisions import Box, Decisions
 from builder.spec.blocks import ReleaseOptions
 from builder.split import TRUE_DATE
 
@@ -48,11 +48,13 @@ UNIT = pa.schema(
         pa.field("stack", pa.string()),
         pa.field("shift_days", pa.int32()),
         pa.field("boxes", pa.list_(pa.list_(pa.int32()))),
+        pa.field("found", pa.list_(pa.list_(pa.int32()))),
         *INSTANCES,
     ]
 )
 """Objects of a person: INSTANCES rows with the role, the keyed stack of an image, the days by which dates move, and the
-rectangles that somebody decided to blank (null where nobody decided about an image)."""
+rectangles that somebody decided to blank (null where nobody decided about an image) and in which text was found (null
+where an image was not searched)."""
 _FACTS = b"release_unit"
 
 
@@ -90,13 +92,15 @@ class Wanted:
     """Words of the spec, which labels may hold."""
     devices: str = ""
     """Digest of the rules of devices; "" without ``release.text``."""
+    found: Mapping[str, tuple[Box, ...]] = field(default_factory=dict, repr=False)
+    """Rectangles with text by SOP Instance UID, none where an image was searched in vain."""
 
 
 def choose_objects(
     wanted: Wanted, inventory: Inventory, survey: Survey, *, lives: Lives, decisions: Decisions
 ) -> list[Unit]:
     """Return one unit for each person of the cohort with DICOM images, sorted by name."""
-    images = _images(wanted.cohort, inventory, survey)
+    images = released_images(wanted.cohort, inventory, survey)
     kinds = wanted.release.objects
     held = _series_of(inventory)
     near = {person: Near.of(rows, held) for person, rows in images.items()}
@@ -110,6 +114,7 @@ def choose_objects(
     for rows in images.values():
         for row in rows:
             row["boxes"] = decisions.of(row) if row["role"] == IMAGE else None
+            row["found"] = wanted.found.get(row["sop_instance_uid"]) if row["role"] == IMAGE else None
     return sorted(
         (_unit(wanted, who, rows, shifts) for who, rows in images.items() if rows), key=lambda unit: unit.name
     )
@@ -118,7 +123,7 @@ def choose_objects(
 Rows = list[dict[str, Any]]
 
 
-def _images(cohort: pa.Table, inventory: Inventory, survey: Survey) -> dict[str, Rows]:
+def released_images(cohort: pa.Table, inventory: Inventory, survey: Survey) -> dict[str, Rows]:
     """Return the DICOM instances of every stack that a case uses, by person; a shared instance once."""
     used = used_rows(cohort)
     places, keys = rows_of(used, Placed), used["stack_key"].to_pylist()
@@ -238,7 +243,7 @@ def _unit(wanted: Wanted, person: str, rows: Rows, shifts: _Shifts) -> Unit:
         row["shift_days"] = shifts.of_study(person, str(row["study_uid"] or ""))
     table = pa.Table.from_pylist(ordered, schema=UNIT)
     names = ("role", "stack", "shift_days", "boxes", "sop_instance_uid", "header_sha256", "content_sha256", "size")
-    inputs = [table.column(name).to_pylist() for name in names]
+    inputs = [table.column(name).to_pylist() for name in (*names, *(["found"] if wanted.devices else []))]
     return Unit(fingerprint(recipe(wanted), person, inputs), person, table)
 
 
@@ -253,5 +258,9 @@ def recipe(wanted: Wanted) -> dict[str, object]:
         "age_bands": deid.anonymity.age_bands is not None,
         "block": release.model_dump(mode="json", exclude={"decisions", "undecided", "crosswalk", "text"}),
         "words": list(wanted.words),
-        **({"devices": wanted.devices} if wanted.devices else {}),
+        **({"devices": wanted.devices, "text": _policy(release)} if wanted.devices else {}),
     }
+
+
+def _policy(release: ReleaseOptions) -> dict[str, object]:
+    return release.text.model_dump(mode="json", exclude={"devices"}) if release.text is not None else {}

@@ -10,7 +10,8 @@ from builder.deid import Deid
 from builder.deid.pixels import PixelVerdict, Risk, judge_pixels, pixel_risk, stated_regions
 from builder.errors import CaseError, Reason
 from builder.release.decisions import regions_of
-from builder.release.devices import Devices
+from builder.release.devices import Devices, Rule
+from builder.spec.blocks import TextOptions
 
 RULES = "devices.json"
 """File of a plan with the rules of devices."""
@@ -21,10 +22,11 @@ STOPPING = (Risk.OVERLAY_IN_PIXELS, Risk.DOCUMENT)
 
 @dataclass(frozen=True)
 class Triage:
-    """Judges images. ``devices`` is None where the spec has no ``release.text``: then headers and decisions count."""
+    """Judges images. ``devices`` and ``text`` are None without ``release.text``: then headers and decisions count."""
 
     deid: Deid
     devices: Devices | None = None
+    text: TextOptions | None = None
 
     def verdict(self, row: Mapping[str, Any], source: Dataset) -> PixelVerdict:
         """Return what to blank. A person's decision counts before every rule, unless it calls declared text none.
@@ -37,7 +39,12 @@ class Triage:
         boxes = row["boxes"]
         if boxes is not None:
             return self._decided(boxes, source)
-        return judge_pixels(source, deid=self.deid) if self.devices is None else self._by_rule(self.devices, source)
+        if self.devices is None or self.text is None:
+            return judge_pixels(source, deid=self.deid)
+        rule = self.devices.rule_for(source)
+        if row["found"] is not None and self.text.found is not None:
+            return self._searched(rule, row["found"], source)
+        return self._by_rule(rule, source)
 
     def _decided(self, boxes: Sequence[Sequence[int]], source: Dataset) -> PixelVerdict:
         risk = pixel_risk(source)
@@ -56,15 +63,56 @@ class Triage:
             stated = PixelVerdict()
         return replace(stated, blank=tuple(sorted({*stated.blank, *regions_of(boxes, size_of(source))}, key=str)))
 
-    def _by_rule(self, devices: Devices, source: Dataset) -> PixelVerdict:
-        rule, risk = devices.rule_for(source), pixel_risk(source)
-        boxes = rule.boxes(size_of(source))
+    def _by_rule(self, rule: Rule, source: Dataset) -> PixelVerdict:
+        """Judge an image that nobody searched."""
+        risk, boxes = pixel_risk(source), rule.boxes(size_of(source))
         if risk not in STOPPING and rule.action == "blank" and boxes:
             return self._blanking(boxes, source)
         if rule.action == "clean" and risk not in (*STOPPING, Risk.DECLARED):
             return self._blanking((), source)
         verdict = judge_pixels(source, deid=self.deid)
-        return replace(verdict, regions=stated_regions(source)) if rule.action == "outside_regions" else verdict
+        if self.text is not None and self.text.found is not None and not vouched_for(verdict):
+            raise CaseError(
+                Reason.BURNED_IN,
+                "found an image that no rule clears and that was not searched, expected one that was: run builder "
+                "find-text, or decide about it",
+            )
+        return _outside(rule, verdict, source)
+
+    def _searched(self, rule: Rule, found: Sequence[Sequence[int]], source: Dataset) -> PixelVerdict:
+        """Judge an image by the rectangles that were found in it; none of them where nothing was."""
+        risk, boxes = pixel_risk(source), rule.boxes(size_of(source))
+        if risk in STOPPING:
+            return judge_pixels(source, deid=self.deid)  # which refuses it
+        if self.text is None or (found and self.text.found == "queue"):
+            raise CaseError(Reason.BURNED_IN, "found text in the pixels, expected a decision about it")
+        if not found and waits(risk, self.text) and not boxes:
+            self._check_vouched(source, risk)
+        return _outside(rule, self._blanking([*boxes, *found], source), source)
+
+    def _check_vouched(self, source: Dataset, risk: Risk | None) -> None:
+        """Let an image through in which nothing was found if the spec vouches for it. Raises CaseError otherwise."""
+        try:
+            judge_pixels(source, deid=self.deid)
+        except CaseError:
+            why = risk.value if risk else "may show text"
+            raise CaseError(
+                Reason.BURNED_IN, f"found an image that {why} and no text in it, expected a person's look"
+            ) from None
+
+
+def _outside(rule: Rule, verdict: PixelVerdict, source: Dataset) -> PixelVerdict:
+    return replace(verdict, regions=stated_regions(source)) if rule.action == "outside_regions" else verdict
+
+
+def vouched_for(verdict: PixelVerdict) -> bool:
+    """Return whether the spec names the modality as reviewed, or a rectangle for images like this one."""
+    return bool({"pixels_reviewed", "pixels_blanked"} & {*verdict.notes})
+
+
+def waits(risk: Risk | None, text: TextOptions) -> bool:
+    """Return whether a person looks at an image in which nothing was found."""
+    return risk is Risk.DECLARED or (risk is not None and text.nothing_found == "queue")
 
 
 def size_of(source: Dataset) -> tuple[int, int]:

@@ -147,7 +147,8 @@ def release_unit(argument: UnitArgument) -> UnitOutcome:
     errors: list[InternalError] = []
     writer = _Writer(
         spec, Rules.of(spec.deid, uids, remove=spec.release.remove), target,
-        Faults(argument.on_internal_error, errors.append), Triage(spec.deid, rules), frozenset(argument.words),
+        Faults(argument.on_internal_error, errors.append), Triage(spec.deid, rules, spec.release.text),
+        frozenset(argument.words),
     )  # fmt: skip
     receipt = writer.write(parse_unit(store.read(unit_path(argument.unit))))
     checkpoint("release.receipt")

@@ -20,6 +20,7 @@ from builder.release.crosswalk import crosswalk_table
 from builder.release.decisions import UNDECIDED, read_decisions, undecided_table
 from builder.release.devices import read_devices
 from builder.release.finish import MANIFEST, REPORT_PAGE, Done, inputs_of, publish_release
+from builder.release.found import FOUND, FoundText, parse_found
 from builder.release.labels import words_in
 from builder.release.objects import Unit, Wanted, choose_objects
 from builder.release.triage import RULES
@@ -43,6 +44,7 @@ from builder.run.places import private_store
 from builder.run.progress import SilentProgress
 from builder.sources.contents import FOLDER
 from builder.spec import DatasetSpec
+from builder.spec.blocks import TextOptions
 from builder.stages.boundary import Faults, OnInternalError, default_action
 from builder.stages.graph import Runner, Task
 from builder.stages.shard import SPEC
@@ -116,7 +118,7 @@ def release(
     if asked.spec.splits.sequester is not None:
         raise SpecError("splits.sequester: found it in a release, whose objects hold labels; expected no such block")
     private = private_store(asked.to)
-    _check_folder(open_store(asked.to), private)
+    check_folder(open_store(asked.to), private)
     own = crosswalk_key(asked.spec.release.crosswalk, asked.key, private)
     shown = progress or SilentProgress()
     with (
@@ -124,7 +126,7 @@ def release(
         keep_journal(private, lease.counter, facts={"dataset": asked.spec.name, "cluster": profile.kind}) as journal,
         opened(profile, workers) as runner,
     ):
-        _check_folder(open_store(asked.to), private)  # it may have been forgotten while this run waited
+        check_folder(open_store(asked.to), private)  # it may have been forgotten while this run waited
         private.put(f"{RELEASE}/{BEGUN}", b"")
         noted = JournalProgress(shown, journal)
         faults = Faults(on_internal_error or default_action(environ), noted_in(journal))
@@ -140,7 +142,7 @@ def release(
             raise
 
 
-def _check_folder(target: Store, private: Store) -> None:
+def check_folder(target: Store, private: Store) -> None:
     """Refuse a folder that holds something else: what a release does not name would be taken for a part of it."""
     if target.exists(CURRENT):
         raise SpecError(f"--to: found a dataset in {target.url}, expected a new or an empty folder for the release")
@@ -174,9 +176,12 @@ def _release(
     text = plan.spec.release.text
     devices = read_devices(text.devices) if text is not None else None
     ruled = {"devices": devices.sha256} if devices is not None else {}
-    plan = replace(plan, lock={**plan.lock, **decisions.lock, **ruled, "ps3_15": PS3_15})
+    found = read_found(private_store(to), text)
+    plan = replace(plan, lock={**plan.lock, **decisions.lock, **ruled, **found.lock, "ps3_15": PS3_15})
     words = tuple(sorted(words_in(words_of(plan.published_spec).spec)))
-    wanted = Wanted(plan.cohort, plan.persons, plan.key, plan.spec.deid, plan.spec.release, words, **ruled)
+    wanted = Wanted(
+        plan.cohort, plan.persons, plan.key, plan.spec.deid, plan.spec.release, words, **ruled, found=found.boxes
+    )
     units = choose_objects(wanted, planned.inventory, planned.survey, lives=lives, decisions=decisions)
     inputs = inputs_of(plan.published_spec, plan.lock, units, plan.splits)
     private, rules = private_store(to), Rules.of(plan.spec.deid, UidMap(plan.key))
@@ -209,6 +214,13 @@ def _release(
     done = publish_release(plan, receipts, planned.inventory, planned.survey, target, guard=guard)
     store.put(PUBLISHED, json.dumps({"inputs": inputs, "done": asdict(done)}).encode())
     return Outcome(to, done, len(units), resumed, faults.count)
+
+
+def read_found(private: Store, text: TextOptions | None) -> FoundText:
+    """Return what ``find-text`` found for a release; nothing where it did not run, or the spec does not use it."""
+    if text is None or text.found is None or not private.exists(FOUND):
+        return FoundText()
+    return parse_found(private.read(FOUND))
 
 
 def _wait_for_decisions(

@@ -1,9 +1,9 @@
 """The blocks of a spec that belong to no other room: persons, report, leaks, shards, and how much may be lost."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from builder.deid import checked_reference
@@ -108,6 +108,17 @@ class TextOptions(BaseModel):
 
     devices: str | None = Field(default=None, min_length=1)
     """Table of rules for images by their header, which are asked before the rules of the package."""
+    found: Literal["blank", "queue"] | None = None
+    """Text that ``builder find-text`` found: it is blanked, or a person decides. An image that no rule clears and that
+    was not searched waits, too. Without this option nothing is searched."""
+    nothing_found: Literal["queue", "release"] = "queue"
+    """Images whose header raises doubt and in which nothing was found: a person looks at them, or they leave."""
+
+    @model_validator(mode="after")
+    def _searched(self) -> Self:
+        if self.nothing_found == "release" and self.found is None:
+            raise ValueError("found nothing_found: release without found, expected found: blank or found: queue")
+        return self
 
 
 class ReleaseOptions(BaseModel):
