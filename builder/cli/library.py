@@ -146,18 +146,29 @@ def export(
 
 
 def view(
-    dataset: Dataset,
+    dataset: Annotated[str, typer.Argument(metavar="DATASET|RELEASE", help="Folder or URL of either.", callback=named)],
     leave_out: Annotated[
         Path | None, typer.Option("--leave-out", metavar="FILE", help="The marks; beside the dataset without it.")
     ] = None,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="A free one without it.")] = 0,
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
-    """Look at the samples in the browser, with masks, and mark those to leave out (cohort.leave_out of a spec)."""
-    from builder.library.view import open_view
+    """Look at the samples in the browser, with masks, and mark those to leave out (cohort.leave_out of a spec).
 
-    server = open_view(dataset, leave_out=leave_out, port=port)
-    typer.echo(f"{server.address}\nmarks go to {server.marks.place}; Ctrl-C ends it")
+    With the folder of a release that find-text searched: its images that may show text, to decide about each.
+    """
+    from builder.library.textqueue import open_queue, serve_queue
+    from builder.library.view import open_view
+    from builder.library.view.server import Loopback
+
+    queue = open_queue(dataset)
+    server: Loopback
+    if queue is not None:
+        server, written = serve_queue(queue, port=port), f"decisions go to {queue.place}"
+    else:
+        samples = open_view(dataset, leave_out=leave_out, port=port)
+        server, written = samples, f"marks go to {samples.marks.place}"
+    typer.echo(f"{server.address}\n{written}; Ctrl-C ends it")
     if show:
         typer.launch(server.address)
     try:

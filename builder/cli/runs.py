@@ -275,6 +275,7 @@ COMMANDS = (
     release,
     crosswalk,
     forget_crosswalk,
+    find_text,
     import_ctp,
     import_ctp_pixels,
     certs,

@@ -13,6 +13,10 @@ from builder.release.decisions import Box
 TEXT = "text"
 """Folder of a private workspace with what concerns text in pixels."""
 FOUND = "text/found.csv"
+DECISIONS = "text/decisions.csv"
+"""Where ``builder view`` writes decisions if the spec names no table of its own."""
+SEARCH = "text/search.json"
+"""Which plan the last search had, and which of its parts."""
 COLUMNS = ("uid", "row_from", "row_to", "column_from", "column_to", "score", "source", "series", "why")
 """The first five as in a table of decisions. ``why`` says what in the header raises doubt; "" if nothing does."""
 

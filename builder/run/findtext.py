@@ -1,7 +1,8 @@
 """Search the images of a release for text before it is planned, on any runner, and keep what was found."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from os import PathLike, environ
 from typing import Any
 
@@ -13,9 +14,9 @@ from builder.model.tables import INSTANCES
 from builder.pixeltext.engines import rapid, tesseract
 from builder.pixeltext.finding import VERSION
 from builder.protocols import Progress
-from builder.release.devices import Devices, read_devices
-from builder.release.found import FOUND, TEXT, found_table
-from builder.release.objects import released_images
+from builder.release.devices import read_devices
+from builder.release.found import FOUND, SEARCH, TEXT, found_table
+from builder.release.objects import Rows, released_images
 from builder.release.searching import (
     IMAGES_A_TASK,
     SearchArgument,
@@ -29,17 +30,17 @@ from builder.release.unit import encoded, peak_bytes
 from builder.run.clusters import Profile, load_cluster
 from builder.run.journal import JournalProgress, keep_journal
 from builder.run.lease import hold_lease
-from builder.run.outcomes import Planned, internal_errors_line
+from builder.run.outcomes import internal_errors_line
 from builder.run.pipeline import ask, noted_in, opened, plan_asked
 from builder.run.places import private_store
 from builder.run.progress import SilentProgress
 from builder.run.release import check_folder
 from builder.sources.contents import FOLDER
 from builder.spec import DatasetSpec
-from builder.stages.boundary import Faults, OnInternalError, default_action
+from builder.stages.boundary import Faults, default_action
 from builder.stages.graph import Runner, Task
 from builder.stages.shard import SPEC
-from builder.storage import open_store
+from builder.storage import Store, open_store
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,7 @@ def find_text(
     asked = ask(spec, str(to), parameters or {}, building=True)
     text = asked.spec.release.text
     if text is None or text.found is None:
-        raise SpecError(
-            "release.text.found: found nothing, expected blank or queue: what happens to text that is found"
-        )
+        raise SpecError("release.text.found: found nothing, expected blank or queue, what happens to text in pixels")
     private = private_store(asked.to)
     check_folder(open_store(asked.to), private)
     devices, shown = read_devices(text.devices), progress or SilentProgress()
@@ -123,39 +122,46 @@ def find_text(
         noted = JournalProgress(shown, journal)
         faults = Faults(default_action(environ), noted_in(journal))
         planned = plan_asked(asked, runner, noted, faults)
-        tasks = _tasks(planned, asked.to, devices, engines, search=search, action=faults.action)
+        if planned.refused:
+            raise OutcomeError("\n  ".join(["find-text: " + "; ".join(planned.refused), *planned.hints()]))
+        plan = planned.plan
+        images_of = released_images(plan.cohort, planned.inventory, planned.survey)
+        how = (VERSION, *engines, search.everything, devices.sha256)
+        plans = private.join(f"{TEXT}/{fingerprint(*how)}")
+        plans.put(SPEC, plan.spec.model_dump_json(by_alias=True).encode())
+        plans.put(RULES, devices.packed)
+        argument = SearchArgument(
+            plans.url, "", search.everything, search.second_opinion, faults.action, private.join(FOLDER).url
+        )
+        tasks = _tasks(images_of.values(), plans, argument, how)
         done = _run(tasks, runner, noted, faults)
         runner.dismiss()
         lease.check()
-        images = [image for one in done for image in one.images]
-        private.put(FOUND, found_table(images))
+        private.put(FOUND, found_table(image for one in done for image in one.images))
+        private.put(SEARCH, json.dumps([[task.argument.plan, task.argument.part] for task in tasks]).encode())
     if faults.count:
         shown.say(internal_errors_line(faults.count, asked.to))
+    return _outcome(f"{private.url}/{FOUND}", done, faults.count)
+
+
+def _outcome(table: str, done: Sequence[Searched], internal_errors: int) -> Outcome:
+    images = [image for one in done for image in one.images]
     return Outcome(
-        f"{private.url}/{FOUND}",
+        table,
         len(images),
         sum(bool(image.found) for image in images),
         sum(len(image.found) for image in images),
         sum(one.cleared for one in done),
         sum(one.failed for one in done),
         sum(one.resumed for one in done),
-        faults.count,
+        internal_errors,
     )
 
 
-def _tasks(
-    planned: Planned, to: str, devices: Devices, engines: Sequence[str], *, search: Search, action: OnInternalError
-) -> list[Task]:
-    """Write the plan of the search and return a task for every few images of a person."""
-    if planned.refused:
-        raise OutcomeError("\n  ".join(["find-text: " + "; ".join(planned.refused), *planned.hints()]))
-    plan, private = planned.plan, private_store(to)
-    how = (VERSION, *engines, search.everything, devices.sha256)
-    plans = private.join(f"{TEXT}/{fingerprint(*how)}")
-    plans.put(SPEC, plan.spec.model_dump_json(by_alias=True).encode())
-    plans.put(RULES, devices.packed)
+def _tasks(people: Iterable[Rows], plans: Store, argument: SearchArgument, how: tuple[object, ...]) -> list[Task]:
+    """Write the images of each task, a few of one person, and return the tasks."""
     tasks = []
-    for rows in released_images(plan.cohort, planned.inventory, planned.survey).values():
+    for rows in people:
         ordered = sorted(rows, key=lambda row: (str(row["series_uid"]), str(row["sop_instance_uid"])))
         for start in range(0, len(ordered), IMAGES_A_TASK):
             table = pa.Table.from_pylist(ordered[start : start + IMAGES_A_TASK], schema=INSTANCES)
@@ -163,11 +169,14 @@ def _tasks(
             part = fingerprint(*how, [table.column(name).to_pylist() for name in names])
             if not plans.exists(part_path(part)):
                 plans.put(part_path(part), part_bytes(table))
-            argument = SearchArgument(
-                plans.url, part, search.everything, search.second_opinion, action, private.join(FOLDER).url
-            )
             tasks.append(
-                Task(f"text-{part}", search_images, argument, memory=4 * peak_bytes(table), deadly=encoded(table))
+                Task(
+                    f"text-{part}",
+                    search_images,
+                    replace(argument, part=part),
+                    memory=4 * peak_bytes(table),
+                    deadly=encoded(table),
+                )
             )
     return tasks
 

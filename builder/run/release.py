@@ -20,7 +20,7 @@ from builder.release.crosswalk import crosswalk_table
 from builder.release.decisions import UNDECIDED, read_decisions, undecided_table
 from builder.release.devices import read_devices
 from builder.release.finish import MANIFEST, REPORT_PAGE, Done, inputs_of, publish_release
-from builder.release.found import FOUND, FoundText, parse_found
+from builder.release.found import DECISIONS, FOUND, FoundText, parse_found
 from builder.release.labels import words_in
 from builder.release.objects import Unit, Wanted, choose_objects
 from builder.release.triage import RULES
@@ -172,7 +172,7 @@ def _release(
     if planned.refused:
         raise OutcomeError("\n  ".join(["release: " + "; ".join(planned.refused), *planned.hints()]))
     lives = read_lives(plan.cohort, plan.persons, planned.survey, retain=plan.spec.deid.retain)
-    decisions = read_decisions(plan.spec.release.decisions)
+    decisions = read_decisions(plan.spec.release.decisions or _own_decisions(private_store(to)))
     text = plan.spec.release.text
     devices = read_devices(text.devices) if text is not None else None
     ruled = {"devices": devices.sha256} if devices is not None else {}
@@ -223,6 +223,11 @@ def read_found(private: Store, text: TextOptions | None) -> FoundText:
     return parse_found(private.read(FOUND))
 
 
+def _own_decisions(private: Store) -> str | None:
+    """Return where ``builder view`` wrote decisions for a release whose spec names no table; None if it did not."""
+    return f"{private.url}/{DECISIONS}" if private.exists(DECISIONS) else None
+
+
 def _wait_for_decisions(
     units: Sequence[Unit], receipts: Sequence[UnitReceipt], store: Store, *, key: Key, wait: bool
 ) -> None:
@@ -236,9 +241,9 @@ def _wait_for_decisions(
     if found and wait:
         raise OutcomeError(
             f"release: found {counted(len(found), 'image')} that may show text and that nobody decided about, expected "
-            f"decisions; nothing is published. {store.url}/{UNDECIDED} lists them: look at each, give the rectangles "
-            "to blank or none, and name the table as release.decisions; or leave them out with "
-            "release: {undecided: leave_out}"
+            f"decisions; nothing is published. {store.url}/{UNDECIDED} lists them: look at each (builder view shows "
+            "them after builder find-text), give the rectangles to blank or none, and name the table as "
+            "release.decisions; or leave them out with release: {undecided: leave_out}"
         )
 
 

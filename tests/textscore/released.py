@@ -90,12 +90,12 @@ def counts(planted: list[Planted], images: list[Dataset]) -> str:
             left = float((released[best][ink] == pixels[ink]).mean())
             gone, part, untouched = gone + (left <= 0.05), part + (0.05 < left < 0.95), untouched + (left >= 0.95)
     low, high = wilson(gone, gone + part + untouched)
-    pixels = sum(one.size for one, _ in planted)
+    size = sum(one.size for one, _ in planted)
     texts = gone + part + untouched + missing
     return (
         f"planted {texts} texts in {len(planted)} images: blanked in the released file {gone} "
         f"({low:.2%} to {high:.2%} of those released), in part {part}, left {untouched}, in images that stayed behind "
-        f"{missing}; pixels changed {changed / pixels:.2%}"
+        f"{missing}; pixels changed {changed / size:.2%}"
     )
 
 

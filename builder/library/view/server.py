@@ -4,12 +4,12 @@ import contextlib
 import json
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from builder.errors import BuilderError, SpecError
@@ -39,19 +39,32 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",  # images of patients stay out of the browser's cache on disk
 }
-MOST_POSTED = 4096
-"""Bytes of the longest mark."""
 
 
-class Server(ThreadingHTTPServer):
-    """Serves one dataset to one person."""
+class Site(Protocol):
+    """What a server shows: its files, what is known, and what a person may change."""
+
+    files: Mapping[str, tuple[str, str, str]]
+    """As ``FILES``."""
+    most_posted: int
+    """Bytes of the longest change."""
+
+    def get(self, words: list[str], asked: dict[str, str]) -> "Answer":
+        """Answer a request by the parts of its path and its query. Raises Refused or SpecError."""
+
+    def post(self, path: str, document: Any) -> "Answer":
+        """Change something. Raises Refused or SpecError."""
+
+
+class Loopback(ThreadingHTTPServer):
+    """Serves one site to one person."""
 
     daemon_threads = True
 
-    def __init__(self, samples: Samples, marks: Marks, *, port: int = 0) -> None:
+    def __init__(self, site: Site, *, port: int = 0) -> None:
         """Listen on a port of the loopback interface; 0 takes a free one. Raises OSError if it is taken."""
-        super().__init__((LOOPBACK, port), _Handler)
-        self.samples, self.marks = samples, marks
+        super().__init__((LOOPBACK, port), Handler)
+        self.site = site
         self.token = secrets.token_urlsafe(24)
         self.reading = threading.Lock()  # one sample is decoded at a time, so that memory is bounded
 
@@ -61,8 +74,19 @@ class Server(ThreadingHTTPServer):
         return f"http://{LOOPBACK}:{self.server_port}/{self.token}/"
 
 
+class Server(Loopback):
+    """Serves one dataset to one person."""
+
+    def __init__(self, samples: Samples, marks: Marks, *, port: int = 0) -> None:
+        """Listen as ``Loopback``."""
+        super().__init__(_DatasetSite(samples, marks), port=port)
+        self.samples, self.marks = samples, marks
+
+
 @dataclass
-class _Answer:
+class Answer:
+    """What a request gets."""
+
     data: bytes
     kind: str = "application/json"
     encoding: str = ""
@@ -70,14 +94,18 @@ class _Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-class _Refused(Exception):
+class Refused(Exception):
+    """A request that is not answered."""
+
     def __init__(self, status: HTTPStatus, message: str) -> None:
         super().__init__(message)
         self.status = status
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: Server
+class Handler(BaseHTTPRequestHandler):
+    """Answers whoever knows the token."""
+
+    server: Loopback
     protocol_version = "HTTP/1.1"
     timeout = 60  # seconds until a request that never ends is given up
     server_version, sys_version = "builder", ""
@@ -98,15 +126,15 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: addresses hold the token."""
 
-    def _answer(self, make: Callable[[str], _Answer]) -> None:
+    def _answer(self, make: Callable[[str], Answer]) -> None:
         try:
             answer = make(self._path())
-        except _Refused as refused:
-            answer = _told(str(refused), refused.status)
+        except Refused as refused:
+            answer = told(str(refused), refused.status)
         except SpecError as error:
-            answer = _told(str(error), HTTPStatus.BAD_REQUEST)
+            answer = told(str(error), HTTPStatus.BAD_REQUEST)
         except BuilderError as error:
-            answer = _told(str(error), HTTPStatus.INTERNAL_SERVER_ERROR)
+            answer = told(str(error), HTTPStatus.INTERNAL_SERVER_ERROR)
         if answer.status != HTTPStatus.OK:
             self.close_connection = True  # what was sent and not read is not taken for a request
         self.send_response(answer.status)
@@ -123,75 +151,90 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             host, place = urlsplit(f"//{self.headers.get('Host', '')}").hostname, urlsplit(self.path).path
         except ValueError:
-            raise _Refused(
+            raise Refused(
                 HTTPStatus.BAD_REQUEST, "found no address that can be read, expected one of this page"
             ) from None
         if host not in HOSTS:
-            raise _Refused(HTTPStatus.FORBIDDEN, "found another host in the request, expected 127.0.0.1 or localhost")
+            raise Refused(HTTPStatus.FORBIDDEN, "found another host in the request, expected 127.0.0.1 or localhost")
         token, _, path = place.removeprefix("/").partition("/")
         if not secrets.compare_digest(token.encode(), self.server.token.encode()):
-            raise _Refused(HTTPStatus.FORBIDDEN, "found another token, expected the address that builder view printed")
+            raise Refused(HTTPStatus.FORBIDDEN, "found another token, expected the address that builder view printed")
         return path
 
-    def _get(self, path: str) -> _Answer:
-        if path in FILES:
-            name, kind, encoding = FILES[path]
-            return _Answer((PAGE / name).read_bytes(), kind, encoding)
+    def _get(self, path: str) -> Answer:
+        if path in self.server.site.files:
+            name, kind, encoding = self.server.site.files[path]
+            return Answer((PAGE / name).read_bytes(), kind, encoding)
         asked = {name: values[-1] for name, values in parse_qs(urlsplit(self.path).query).items()}
         words = path.split("/")
         with self.server.reading:
-            return self._of_dataset(words, asked)
+            return self.server.site.get(words, asked)
 
-    def _of_dataset(self, words: list[str], asked: dict[str, str]) -> _Answer:
-        samples = self.server.samples
+    def _post(self, path: str) -> Answer:
+        origin = self.headers.get("Origin")
+        if origin is not None and urlsplit(origin).netloc != self.headers["Host"]:
+            raise Refused(HTTPStatus.FORBIDDEN, "found a request from another page, expected one from this page")
+        size, most = self.headers.get("Content-Length", ""), self.server.site.most_posted
+        if self.headers.get("Content-Type") != "application/json" or not size.isdecimal() or int(size) > most:
+            raise Refused(HTTPStatus.BAD_REQUEST, "found no JSON, or more than a page sends, expected a change in JSON")
+        return self.server.site.post(path, _parsed(self.rfile.read(int(size))))
+
+
+@dataclass
+class _DatasetSite:
+    samples: Samples
+    marks: Marks
+    files: Mapping[str, tuple[str, str, str]] = field(default_factory=lambda: FILES)
+    most_posted: int = 4096
+
+    def get(self, words: list[str], asked: dict[str, str]) -> Answer:
+        """Answer with what is known, or voxels."""
+        samples = self.samples
         match words:
             case ["api", "dataset"]:
-                file = self.server.marks.place.name
-                return _json({**samples.facts(), "leave_out": file, "marked": sorted(self.server.marks.names())})
+                file = self.marks.place.name
+                return as_json({**samples.facts(), "leave_out": file, "marked": sorted(self.marks.names())})
             case ["api", "samples"]:
                 per_case = asked.get("per_case") == "1"
                 chosen = samples.chosen(asked.get("where", ""), asked.get("split", ""), per_case=per_case)
-                return _json({"positions": chosen})
+                return as_json({"positions": chosen})
             case ["api", "sample", position]:
-                return _json(samples.about(_number(position)))
+                return as_json(samples.about(number_in(position)))
             case ["volume", position, name, channel]:
-                return _Answer(samples.volume(_number(position), name, _number(channel)), _NIFTI, "gzip")
+                return Answer(samples.volume(number_in(position), name, number_in(channel)), _NIFTI, "gzip")
             case ["overlay", position, name]:
-                return _Answer(samples.overlay(_number(position), name), _NIFTI, "gzip")
+                return Answer(samples.overlay(number_in(position), name), _NIFTI, "gzip")
             case ["picture", position, name, channel]:
                 window = [_real(asked[limit]) for limit in ("low", "high") if limit in asked]
                 limits = window if len(window) == 2 else []
                 masks = asked.get("masks") == "1"
-                png = samples.picture(_number(position), name, _number(channel), window=limits, masks=masks)
-                return _Answer(png, "image/png")
-        raise _Refused(HTTPStatus.NOT_FOUND, "found nothing there")
+                png = samples.picture(number_in(position), name, number_in(channel), window=limits, masks=masks)
+                return Answer(png, "image/png")
+        raise Refused(HTTPStatus.NOT_FOUND, "found nothing there")
 
-    def _post(self, path: str) -> _Answer:
+    def post(self, path: str, document: Any) -> Answer:
+        """Write or take back a mark."""
         if path != "api/mark":
-            raise _Refused(HTTPStatus.NOT_FOUND, "found nothing there")
-        origin = self.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != self.headers["Host"]:
-            raise _Refused(HTTPStatus.FORBIDDEN, "found a request from another page, expected one from this page")
-        size = self.headers.get("Content-Length", "")
-        if self.headers.get("Content-Type") != "application/json" or not size.isdecimal() or int(size) > MOST_POSTED:
-            raise _Refused(HTTPStatus.BAD_REQUEST, "found no mark, expected JSON with a name and whether it is marked")
-        match _parsed(self.rfile.read(int(size))):
+            raise Refused(HTTPStatus.NOT_FOUND, "found nothing there")
+        match document:
             case {"name": str(name), "marked": bool(marked)}:
-                if marked and name not in self.server.samples.names:
-                    raise _Refused(HTTPStatus.BAD_REQUEST, "found a name of no case or person of this dataset")
-                return _json({"marked": sorted(self.server.marks.set(name, marked=marked))})
-        raise _Refused(HTTPStatus.BAD_REQUEST, "found no mark, expected JSON with a name and whether it is marked")
+                if marked and name not in self.samples.names:
+                    raise Refused(HTTPStatus.BAD_REQUEST, "found a name of no case or person of this dataset")
+                return as_json({"marked": sorted(self.marks.set(name, marked=marked))})
+        raise Refused(HTTPStatus.BAD_REQUEST, "found no mark, expected JSON with a name and whether it is marked")
 
 
 _NIFTI = "application/octet-stream"
 
 
-def _json(document: Any) -> _Answer:
-    return _Answer(json.dumps(document).encode())
+def as_json(document: Any) -> Answer:
+    """Answer with a document."""
+    return Answer(json.dumps(document).encode())
 
 
-def _told(message: str, status: HTTPStatus) -> _Answer:
-    return _Answer(json.dumps({"error": message}).encode(), status=status)
+def told(message: str, status: HTTPStatus) -> Answer:
+    """Answer with what is wrong."""
+    return Answer(json.dumps({"error": message}).encode(), status=status)
 
 
 def _parsed(data: bytes) -> Any:
@@ -201,7 +244,8 @@ def _parsed(data: bytes) -> Any:
         return None
 
 
-def _number(text: str) -> int:
+def number_in(text: str) -> int:
+    """Return a position of the address. Raises SpecError for anything else."""
     if not (text.isascii() and text.isdecimal() and len(text) < 12):
         raise SpecError("view: found no number in the address, expected the position of a sample")
     return int(text)

@@ -1,0 +1,94 @@
+"""What the page of a queue asks for, and what it may change."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from builder.library.textqueue.queue import TextQueue
+from builder.library.view.server import Answer, Refused, as_json, number_in
+from builder.release.decisions import Box
+
+PAGE = Path(__file__).parent / "page"
+FILES = {
+    "": (str(PAGE / "index.html"), "text/html; charset=utf-8", ""),
+    "queue.js": (str(PAGE / "queue.js"), "text/javascript; charset=utf-8", ""),
+    "queue.css": (str(PAGE / "queue.css"), "text/css; charset=utf-8", ""),
+}
+MOST_BOXES = 500
+
+
+@dataclass
+class QueueSite:
+    """The contact sheets of a queue."""
+
+    queue: TextQueue
+    files: Mapping[str, tuple[str, str, str]] = field(default_factory=lambda: FILES)
+    most_posted: int = 1 << 18
+
+    def get(self, words: list[str], asked: dict[str, str]) -> Answer:
+        """Answer with the list of images by series, or with a picture."""
+        match words:
+            case ["api", "queue"]:
+                return as_json(self._listed())
+            case ["picture", number, frame, view]:
+                return Answer(self.queue.picture(number_in(number), number_in(frame), number_in(view)), "image/png")
+        raise Refused(HTTPStatus.NOT_FOUND, "found nothing there")
+
+    def _listed(self) -> dict[str, Any]:
+        decided = self.queue.decided()
+        numbered = list(enumerate(self.queue.images))
+        series = [
+            [
+                {
+                    "number": number, "why": one.why, "boxes": one.boxes, "modality": one.row["modality"] or "",
+                    "rows": one.row["rows"], "columns": one.row["columns"], "frames": one.row["number_of_frames"] or 1,
+                    "decided": _of(decided, one.uid, str(one.row["series_uid"])),
+                }
+                for number, one in group
+            ]
+            for _, group in groupby(numbered, key=lambda pair: pair[1].row["series_uid"])
+        ]  # fmt: skip
+        return {"series": series, "file": Path(self.queue.place).name}
+
+    def post(self, path: str, document: Any) -> Answer:
+        """Decide about some images, or take a decision back."""
+        match path, document:
+            case "api/decide", {"images": [*numbers], "boxes": [*boxes]}:
+                rectangles = [self._box(box) for box in boxes]
+                if not numbers or not all(_whole(n) for n in numbers) or len(rectangles) > MOST_BOXES:
+                    raise Refused(HTTPStatus.BAD_REQUEST, "found no decision, expected images and rectangles")
+                self._check_inside(numbers, rectangles)
+                self.queue.decide(numbers, rectangles)
+            case "api/undo", {"images": [*numbers]} if all(_whole(n) for n in numbers):
+                self.queue.take_back(numbers)
+            case "api/decide" | "api/undo", _:
+                raise Refused(HTTPStatus.BAD_REQUEST, "found no decision, expected images and rectangles in JSON")
+            case _:
+                raise Refused(HTTPStatus.NOT_FOUND, "found nothing there")
+        return as_json(self._listed())
+
+    def _box(self, box: Any) -> Box:
+        match box:
+            case [top, bottom, left, right] if all(_whole(n) for n in box) and 0 <= top < bottom and 0 <= left < right:
+                return top, bottom, left, right
+        raise Refused(HTTPStatus.BAD_REQUEST, "found no rectangle, expected four whole numbers, from before to")
+
+    def _check_inside(self, numbers: list[int], boxes: list[Box]) -> None:
+        for number in numbers:
+            row = self.queue.image(number).row
+            if any(box[1] > (row["rows"] or 0) or box[3] > (row["columns"] or 0) for box in boxes):
+                raise Refused(HTTPStatus.BAD_REQUEST, "found a rectangle outside an image, expected one inside")
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _of(decided: Mapping[str, tuple[Box, ...]], uid: str, series: str) -> list[Box] | None:
+    """Return the rectangles of an image as a release would take them; None if nobody decided."""
+    if uid not in decided and series not in decided:
+        return None
+    return sorted({*decided.get(uid, ()), *decided.get(series, ())})
