@@ -9,7 +9,7 @@ CONTOURS := .contours
 # One thread of linear algebra a process, as the command line sets it: tests run side by side, and threads would only wait.
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: setup servers demo test check wheels faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers withdrawals test-reader docs docs-all mutants bench contours canaries deid-score release-score releases text-score text-released clean
+.PHONY: setup servers demo test check wheels faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers test-radiomics withdrawals test-reader docs docs-all mutants bench contours canaries deid-score release-score releases text-score text-released clean
 
 setup: $(STAMP)
 
@@ -112,6 +112,17 @@ test-peers: setup $(PEERS)/.installed
 	BUILDER_PEERS_PYTHON=$(abspath $(PEERS))/bin/python $(BIN)/python -m pytest tests/reader/test_frameworks.py \
 	    tests/reader/test_nnunet_epoch.py tests/reader/test_foreign_readers.py
 
+# Features of masks by MIRP, which brings 1.5 GB and so has an environment of its own: IBSI's phantom, and MIRP by hand.
+RADIOMICS := .radiomics
+$(RADIOMICS)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(RADIOMICS)
+	$(RADIOMICS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	    --editable '.[radiomics]' pytest hypothesis shapely
+	touch $@
+
+test-radiomics: $(RADIOMICS)/.installed
+	$(RADIOMICS)/bin/python -m pytest tests/transforms/test_radiomics.py tests/transforms/test_contract.py --durations 5
+
 # The site of docs/, in .site/index.html: searchable, and nothing in it is fetched from elsewhere.
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -184,4 +195,4 @@ text-released: setup
 	$(BIN)/python -W ignore -m tests.textscore.released --corpus $(UNPACKED)
 
 clean:
-	rm -rf .site .text-score.jsonl $(CONTOURS) $(TRUTH) $(VENV) $(PEERS) $(READER) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .site .text-score.jsonl $(CONTOURS) $(TRUTH) $(VENV) $(PEERS) $(READER) $(RADIOMICS) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

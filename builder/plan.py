@@ -323,6 +323,7 @@ def recipe(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
         stated = {name: block.model_dump(exclude_defaults=True) for name, block in registrars.items()}
         blocks["cohort.registrars"] = {name: {"kind": registrars[name].kind, **own} for name, own in stated.items()}
     plugins: list[LabelReader | Transform | Registrar] = [*spec.labels.values(), *spec.transforms, *registrars.values()]
+    steps: list[Registrar | Transform] = [*registrars.values(), *spec.transforms]
     fused = [[block.method, block.VERSION] for block in spec.consensus.values()]
     blocks_with_versions = (("volumes", spec.volumes), ("deid", spec.deid), (spec.samples.kind, spec.samples))
     return {
@@ -332,7 +333,7 @@ def recipe(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
         "blocks": blocks,
         "versions": [
             *([plugin.kind, plugin.VERSION, *distribution_of(plugin)] for plugin in plugins),
-            *[[*block.libraries] for block in registrars.values() if block.libraries],
+            *[[*block.libraries] for block in steps if block.libraries],
             *fused,
             *([name, block.VERSION] for name, block in blocks_with_versions),
         ],

@@ -307,6 +307,14 @@ class Transform(Protocol):
         ...
 
     @property
+    def libraries(self) -> tuple[str, ...]:
+        """Names and versions of optional libraries whose version decides the result: they enter fingerprints.
+
+        Raises MissingExtra if one is not installed, so that a plan stops before a build does.
+        """
+        ...
+
+    @property
     def label_options(self) -> tuple[str, ...]:
         """Names of the options in use that look at labels; sequestered labels forbid them."""
         ...

@@ -44,6 +44,7 @@ PATTERNS_IN_WORDS = {
     r"^[a-z][a-z0-9_]{0,31}$": "a small letter, then small letters, digits or _, 32 at most, such as t2w",
     r"^[a-z][a-z0-9_-]{0,63}$": "a small letter, then small letters, digits, _ or -, 64 at most, such as thin-slices",
     r"^[A-Za-z][A-Za-z0-9_]{0,63}$": "a letter, then letters, digits or _, 64 at most, such as T1w",
+    r"^([a-z][a-z0-9]{0,15}_)?$": "nothing, or a small letter, small letters or digits and a final _, such as native_",
     r"^[A-Z]{2,16}$": "two or more capital letters, such as US",
     r"^\d{4}-\d{2}-\d{2}$": "a date (YYYY-MM-DD)",
     r"^10\.\d{4,9}/\S+$": "a DOI, such as 10.5281/zenodo.1234",

@@ -32,7 +32,7 @@ from builder.plan import CasePlan
 from builder.protocols import ImageFacts, LabelObject
 from builder.stages.annotate import Reads, annotate
 from builder.stages.fetch import Objects
-from builder.transforms import AnyTransform, steps_for
+from builder.transforms import AnyTransform, Radiomics, steps_for
 from builder.transforms.resample import Resample
 
 KIND_COLUMNS = (
@@ -196,13 +196,17 @@ def _assemble(
     return assemble(stack, clean, recipe.volumes, fill=fill, archived=archived, number_type=plan.number_type)
 
 
+_IN_MM = {"resample": "resample", "radiomics": "measure"}
+
+
 def _check_scale(volume: Volume, recipe: Recipe) -> None:
-    """Refuse to resample a picture whose millimetres nobody states."""
-    if NO_SPACING in volume.notes and any(isinstance(step, Resample) for step in recipe.transforms):
+    """Refuse to resample or measure a picture whose millimetres nobody states."""
+    steps = [step.kind for step in recipe.transforms if isinstance(step, Radiomics | Resample)]
+    if NO_SPACING in volume.notes and steps:
         raise CaseError(
             Reason.UNKNOWN_GEOMETRY,
-            "found a picture of unknown pixel spacing, expected one in mm to resample it: state pixel_spacing_mm in "
-            "the source's layout, or take out the transform resample",
+            f"found a picture of unknown pixel spacing, expected one in mm to {_IN_MM[steps[0]]} it: state "
+            f"pixel_spacing_mm in the source's layout, or take out the transform {steps[0]}",
         )
 
 

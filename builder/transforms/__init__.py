@@ -12,12 +12,14 @@ from builder.plugins import block_of, with_installed
 from builder.transforms.crop import Crop
 from builder.transforms.intensity import Intensity
 from builder.transforms.orient import Orient
+from builder.transforms.radiomics import Radiomics
 from builder.transforms.resample import Resample
 from builder.transforms.resize import Resize
 from builder.transforms.step import Step
 
 BUILT_IN: dict[str, type[Step]] = {
     "orient": Orient, "resample": Resample, "resize": Resize, "crop": Crop, "intensity": Intensity,
+    "radiomics": Radiomics,
 }  # fmt: skip
 """The transforms of this package."""
 
@@ -37,4 +39,15 @@ if TYPE_CHECKING:
 else:
     AnyTransform = block_of(TRANSFORMS)
 
-__all__ = ["BUILT_IN", "TRANSFORMS", "AnyTransform", "Crop", "Intensity", "Orient", "Resample", "Resize", "steps_for"]
+__all__ = [
+    "BUILT_IN",
+    "TRANSFORMS",
+    "AnyTransform",
+    "Crop",
+    "Intensity",
+    "Orient",
+    "Radiomics",
+    "Resample",
+    "Resize",
+    "steps_for",
+]

@@ -27,6 +27,11 @@ class Step(BaseModel, ABC):
         return "nothing"
 
     @property
+    def libraries(self) -> tuple[str, ...]:
+        """Return none, because the result depends on this code alone."""
+        return ()
+
+    @property
     def label_options(self) -> tuple[str, ...]:
         """Return no options, because no option names a label."""
         return ()
