@@ -9,7 +9,7 @@ CONTOURS := .contours
 # One thread of linear algebra a process, as the command line sets it: tests run side by side, and threads would only wait.
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: setup servers demo test check wheels faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers test-radiomics withdrawals test-reader docs docs-all mutants bench contours canaries deid-score release-score releases text-score text-released clean
+.PHONY: setup servers demo test check wheels faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers test-radiomics withdrawals test-reader docs docs-all mutants bench contours canaries deid-score release-score releases text-score text-released faces-score clean
 
 setup: $(STAMP)
 
@@ -193,6 +193,11 @@ text-score: setup
 # 500 texts planted into pixels, searched, released, and looked for in the released files: some minutes.
 text-released: setup
 	$(BIN)/python -W ignore -m tests.textscore.released --corpus $(UNPACKED)
+
+# How much of the known faces of drawn heads goes, and whether a voxel of a brain changes: some minutes.
+HEADS ?= 60
+faces-score: setup
+	$(BIN)/python -m tests.defacers.known --heads $(HEADS)
 
 clean:
 	rm -rf .site .text-score.jsonl $(CONTOURS) $(TRUTH) $(VENV) $(PEERS) $(READER) $(RADIOMICS) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

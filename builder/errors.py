@@ -130,6 +130,7 @@ class Reason(StrEnum):
     VISIT_UNUSED = "visit_unused"
     # privacy
     BURNED_IN = "burned_in_annotation"
+    FACE_SHOWN = "face_shown"
     # work
     NO_SAMPLES = "no_samples"
     OUT_OF_MEMORY = "out_of_memory"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from builder.deid import Deid
 from builder.deid.anonymity import Assessment
 from builder.deid.dates import Withheld
 from builder.model.canonical import canonical_json, fingerprint
@@ -333,11 +334,18 @@ def recipe(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
         "blocks": blocks,
         "versions": [
             *([plugin.kind, plugin.VERSION, *distribution_of(plugin)] for plugin in plugins),
+            *_defacer(spec.deid),
             *[[*block.libraries] for block in steps if block.libraries],
             *fused,
             *([name, block.VERSION] for name, block in blocks_with_versions),
         ],
     }
+
+
+def _defacer(deid: Deid) -> list[list[object]]:
+    """Return kind and version of what takes faces out; nothing where faces stay."""
+    plugin = deid.defacer
+    return [[plugin.kind, plugin.VERSION, *distribution_of(plugin)]] if deid.faces == "remove" else []
 
 
 def key_check(key: Key) -> str:

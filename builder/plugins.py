@@ -8,7 +8,7 @@ from pydantic import Field
 
 from builder.errors import SpecError
 
-FAMILIES = ("sources", "labels", "transforms", "registrars", "extracts", "clusters")
+FAMILIES = ("sources", "labels", "transforms", "registrars", "defacers", "extracts", "clusters")
 """A package adds a plug-in under the entry point group ``builder.<family>``; the entry's name is the ``kind``."""
 
 

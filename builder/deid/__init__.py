@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from builder.defacers import AnyDefacer, Surface
 from builder.deid.anonymity import Anonymity
 from builder.deid.options import ColumnText
 from builder.deid.profile import Option, Profile
@@ -106,6 +107,11 @@ class Deid(BaseModel):
     reviewed
         Modalities whose pixels a person has looked at and found clean. This admits ultrasound, angiography,
         photographs and secondary captures, but no image that says BurnedInAnnotation YES.
+    faces
+        What happens to faces in heads of CT, MR and PET: ``keep`` notes that they may be there, ``refuse`` leaves out
+        every image that shows a face or may show one, ``remove`` takes them out of the voxels before any transform.
+    defacer
+        What of a head is taken out.
     anonymity
         What the released quasi-identifiers must satisfy, and what happens where they do not.
     """
@@ -131,6 +137,8 @@ class Deid(BaseModel):
     """Rectangles that are blanked with ``burned_in: mask``."""
     outside_regions: Literal["keep", "blank"] = "keep"
     reviewed: tuple[str, ...] = ()
+    faces: Literal["keep", "refuse", "remove"] = "keep"
+    defacer: AnyDefacer = Surface()
     anonymity: Anonymity = Anonymity()
 
     def __hash__(self) -> int:

@@ -213,6 +213,10 @@ _TEXTS: Mapping[Reason, tuple[str, str]] = {
         "An image that may show text in its pixels.",
         "Look at such images and list their modality in `deid.reviewed`, or blank `deid.mask_regions`.",
     ),
+    Reason.FACE_SHOWN: (
+        "An image of a head whose face may be recognised, where the spec refuses or removes faces.",
+        "Look at the image; with `deid.faces: remove` leave out labels that cover the face, or leave out the series.",
+    ),
     Reason.NO_SAMPLES: (
         "No sample could be cut from the case, for example because no patch holds enough of a label.",
         "Lower `samples.foreground_at_least`, or make the patches smaller.",

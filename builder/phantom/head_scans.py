@@ -16,7 +16,7 @@ from builder.model.geometry import Geometry
 from builder.model.keyed import Key
 from builder.phantom.headers import Series, Stored, Subject, Visit
 from builder.phantom.heads import Answer, Head, answer, draw_grid, draw_pose, make_head
-from builder.phantom.scans import Desk, Scan, scan_ct, scan_files, scan_mr, scan_pet
+from builder.phantom.scans import Desk, Item, Scan, scan_ct, scan_files, scan_mr, scan_pet
 from builder.phantom.vendors import EXPLICIT, VENDORS, Vendor
 
 TRUTH: Final = "truth"
@@ -56,7 +56,6 @@ class HeadsSummary:
 
 def draw_scans(key: Key, number: int) -> Iterator[HeadScan]:
     """Yield the scans of one person, as a pure function of the key and the number (from 1)."""
-    vendor = list(VENDORS.values())[number % len(VENDORS)]
     rng = np.random.Generator(np.random.PCG64(key.number("head", str(number))))
     lying = draw_pose(rng, rest=True)
     for modality in MODALITIES:
@@ -64,7 +63,7 @@ def draw_scans(key: Key, number: int) -> Iterator[HeadScan]:
         frame = key.uid(f"frame/{number}/{'MR' if modality == 'MR' else 'CT'}")
         head = make_head(pose)
         grid = draw_grid(rng, modality, pose.moved_mm, frame)
-        yield HeadScan(_scan(key, number, modality, vendor, head, grid, rng), answer(head, grid))
+        yield scan_head(key, number, modality, head, grid)
 
 
 def write_heads(directory: Path, *, patients: int = 4, seed: int = 20251121) -> HeadsSummary:
@@ -89,7 +88,7 @@ def write_heads(directory: Path, *, patients: int = 4, seed: int = 20251121) -> 
     for number in range(1, patients + 1):
         for made in draw_scans(key, number):
             series = made.scan.series
-            for item in scan_files(made.scan, _desk(key, made.scan)):
+            for item in head_files(key, made.scan):
                 path = directory / "archive" / item.path
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(item.data)
@@ -106,6 +105,19 @@ def packed(known: Answer) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, face=np.packbits(known.face), brain=np.packbits(known.brain))
     return buffer.getvalue()
+
+
+def scan_head(key: Key, number: int, modality: str, head: Head, grid: Geometry) -> HeadScan:
+    """Return one scan of a person's head on a grid, with the noise of a vendor or more."""
+    vendor = list(VENDORS.values())[number % len(VENDORS)]
+    rng = np.random.Generator(np.random.PCG64(key.number("head noise", str(number), modality)))
+    made = _scan(key, number, modality, vendor, head, grid, rng)
+    return HeadScan(made, answer(head, grid))
+
+
+def head_files(key: Key, scan: Scan) -> Iterator[Item]:
+    """Yield the files of a scan of a head."""
+    yield from scan_files(scan, _desk(key, scan))
 
 
 def _scan(

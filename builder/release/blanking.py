@@ -1,5 +1,6 @@
 """Rectangles of pixels taken out of an object: no other pixel changes, and what was encoded becomes native."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -42,22 +43,30 @@ def blank_pixels(clean: Dataset, verdict: PixelVerdict) -> bool:
     form = pixel_format(clean)
     if form.syntax == BIG_ENDIAN or form.bits_allocated == 1:
         raise CaseError(Reason.BURNED_IN, "found big endian pixels or pixels of one bit, expected others to blank")
+    if form.native and form.photometric in _YBR[1:]:
+        raise CaseError(Reason.BURNED_IN, f"found native {form.photometric}, expected colours that can be blanked")
     gone = _gone(form, verdict)
+    rewrite(clean, form, lambda values, photometric: _fill(values, gone, photometric))
+    clean.BurnedInAnnotation = "NO"
+    return True
+
+
+def rewrite(clean: Dataset, form: PixelFormat, change: Callable[[NDArray[Any], str], None]) -> None:
+    """Change stored values (frame, row, column[, sample]) in place, given with how they are to be understood.
+
+    Native pixels keep their transfer syntax and all bytes that ``change`` leaves alone. Others become native, Explicit
+    VR Little Endian, and say so if they were lossy: Lossy Image Compression stays ``01``.
+    """
     syntax = str(clean.file_meta.TransferSyntaxUID)
     if form.native:
         content = bytearray(clean["PixelData"].value)
-        values = native_values(memoryview(content), form)
-        if form.photometric in _YBR[1:]:
-            raise CaseError(Reason.BURNED_IN, f"found native {form.photometric}, expected colours that can be blanked")
-        _fill(values, gone, form.photometric)
+        change(native_values(memoryview(content), form), form.photometric)
         clean["PixelData"].value = bytes(content)
-    else:
-        _decode(clean, form, gone)
-        if syntax in LOSSY:
-            clean.LossyImageCompression = "01"
-            clean.LossyImageCompressionMethod = clean.get("LossyImageCompressionMethod") or LOSSY[syntax]
-    clean.BurnedInAnnotation = "NO"
-    return True
+        return
+    _decode(clean, form, change)
+    if syntax in LOSSY:
+        clean.LossyImageCompression = "01"
+        clean.LossyImageCompressionMethod = clean.get("LossyImageCompressionMethod") or LOSSY[syntax]
 
 
 def _gone(form: PixelFormat, verdict: PixelVerdict) -> NDArray[np.bool_]:
@@ -87,11 +96,11 @@ def _fill(values: NDArray[Any], gone: NDArray[np.bool_], photometric: str) -> No
         frame[gone] = left.min() if left.size and photometric != "PALETTE COLOR" else 0
 
 
-def _decode(clean: Dataset, form: PixelFormat, gone: NDArray[np.bool_]) -> None:
-    """Replace encoded pixels by native ones, blanked."""
+def _decode(clean: Dataset, form: PixelFormat, change: Callable[[NDArray[Any], str], None]) -> None:
+    """Replace encoded pixels by native ones, changed."""
     grey = form.samples == 1
     values = np.array(raw_values(clean, form) if grey else stored_values(clean, form))
-    _fill(values, gone, form.photometric if grey else "RGB")
+    change(values, form.photometric if grey else "RGB")
     if not grey:
         clean.PhotometricInterpretation, clean.PlanarConfiguration = "RGB", 0
     content = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"))).tobytes()

@@ -30,7 +30,7 @@ IMPLEMENTATION_NAME = "BUILDER_RELEASE"
 NEAR_DAYS = 1
 """Days around the study date within which a date leaves: an examination may pass midnight."""
 
-BASIC, CLEANED = "113100", "113101"
+BASIC, CLEANED, DEFACED = "113100", "113101", "113102"
 MEANINGS: Mapping[str, str] = MappingProxyType({c.value: c.meaning for c in codes.cid7050.concepts.values()})
 """Meanings of the codes of CID 7050 (PS3.16)."""
 
@@ -196,8 +196,17 @@ def _state_methods(clean: Dataset, profile: Profile) -> None:
 
 def state_blanked(clean: Dataset) -> None:
     """Add Clean Pixel Data to the methods of an object of which pixels were blanked."""
-    stated = [item.CodeValue for item in clean.DeidentificationMethodCodeSequence]
-    _state_codes(clean, (stated[0], CLEANED, *stated[1:]))
+    _add_method(clean, CLEANED)
+
+
+def state_defaced(clean: Dataset) -> None:
+    """Add Clean Recognizable Visual Features to the methods of an object out of which a face was taken."""
+    _add_method(clean, DEFACED)
+
+
+def _add_method(clean: Dataset, code: str) -> None:
+    first, *others = (item.CodeValue for item in clean.DeidentificationMethodCodeSequence)
+    _state_codes(clean, (first, *sorted({code, *others})))
 
 
 def _state_codes(clean: Dataset, methods: Sequence[str]) -> None:

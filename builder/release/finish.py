@@ -269,6 +269,7 @@ def _by_kind(receipts: Sequence[UnitReceipt]) -> Iterator[dict[str, Any]]:
             "persons": len({person for person, _ in found}),
             "bytes": sum(o.bytes for _, o in found),
             "blanked": sum(o.blanked for _, o in found),
+            "defaced": sum(o.defaced for _, o in found),
             "references_removed": sum(o.references_removed for _, o in found),
             "references_relisted": sum(o.references_relisted for _, o in found),
         }

@@ -254,11 +254,12 @@ def recipe(wanted: Wanted) -> dict[str, object]:
         "release": VERSION,
         "deid": deid.VERSION,
         "key": key_check(wanted.key),
-        "options": deid.model_dump(mode="json", exclude={"patient_key", "text", "anonymity"}),
+        "options": deid.model_dump(mode="json", exclude={"patient_key", "text", "anonymity", "faces", "defacer"}),
         "age_bands": deid.anonymity.age_bands is not None,
         "block": release.model_dump(mode="json", exclude={"decisions", "undecided", "crosswalk", "text"}),
         "words": list(wanted.words),
         **({"devices": wanted.devices, "text": _policy(release)} if wanted.devices else {}),
+        **({"faces": [deid.faces, deid.defacer.kind, deid.defacer.VERSION]} if deid.faces != "keep" else {}),
     }
 
 

@@ -11,6 +11,7 @@ from os import environ
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydicom import Dataset, dcmwrite
 from pydicom.config import disable_value_validation
 
@@ -24,8 +25,9 @@ from builder.headers.boundary import elements_as
 from builder.imaging.parse import parse_instance
 from builder.model.canonical import canonical_json
 from builder.release.blanking import blank_pixels
-from builder.release.cleaning import Rules, Whose, clean_object, state_blanked, texts_in
+from builder.release.cleaning import Rules, Whose, clean_object, state_blanked, state_defaced, texts_in
 from builder.release.devices import unpack_devices
+from builder.release.faces import DRAWING, Faces, faces_of, take_out
 from builder.release.labels import keep_labels
 from builder.release.objects import IMAGE, Near, Unit, kind_of, parse_unit
 from builder.release.references import Released, prune
@@ -73,6 +75,8 @@ class ReleasedObject:
     kind: str
     blanked: bool = False
     """Whether pixels were blanked. All others keep their bytes."""
+    defaced: bool = False
+    """Whether pixels of a face were taken out."""
     references_removed: int = 0
     references_relisted: int = 0
     kept: int = 0
@@ -187,7 +191,7 @@ class _Writer:
         that failed after it.
         """
         bring(unit.objects, self.sources)
-        known = self._known(unit)
+        known, faces = self._known(unit), self._faces(unit)
         failed: dict[str, tuple[str, str]] = {}
         while True:
             failed |= self._orphans(unit, failed)
@@ -196,7 +200,7 @@ class _Writer:
             objects, said, fresh = [], _Said(), dict[str, tuple[str, str]]()
             for row in rows:
                 try:
-                    objects.append(self._object(row, unit.person, known, released, said))
+                    objects.append(self._object(row, unit.person, known, released, said, faces))
                 except Exception as error:  # noqa: BLE001 - the case boundary
                     fault = fault_of_case(error, on_internal_error=self.faults.action)
                     if fault.reason == Reason.INTERNAL_ERROR:
@@ -242,6 +246,13 @@ class _Writer:
         except CaseError:
             return NOTHING_KNOWN  # the object fails again when it is to be written, and is then accounted for
 
+    def _faces(self, unit: Unit) -> Faces:
+        """Find the faces of the person's heads."""
+        rows = unit.objects.to_pylist()
+        drawing = [row for row in rows if row["role"] != IMAGE and kind_of(row["sop_class_uid"]) in DRAWING]
+        images = unit.objects.filter(pc.equal(unit.objects["role"], IMAGE))
+        return faces_of(images, drawing, self.spec, self._read)
+
     def _read(self, row: Mapping[str, Any]) -> Dataset:
         return parse_instance(read_object(Listed.of(row), self.sources))
 
@@ -252,6 +263,7 @@ class _Writer:
         known: Identifiers,
         released: Released,
         said: "_Said",
+        faces: Faces,
     ) -> ReleasedObject:
         source = self._read(row)
         with elements_as(Reason.UNREADABLE):
@@ -261,6 +273,9 @@ class _Writer:
             blanked = blank_pixels(clean, verdict)
             if blanked:
                 state_blanked(clean)
+            defaced = row["role"] == IMAGE and take_out(clean, faces.out_of(row["stack"]))
+            if defaced:
+                state_defaced(clean)
             pruned = prune(clean, released)
             data = file_bytes(clean)
             said.add(source, clean)
@@ -280,6 +295,7 @@ class _Writer:
             modality=row["modality"] or "",
             kind="image" if row["role"] == IMAGE else kind_of(row["sop_class_uid"]),
             blanked=blanked,
+            defaced=defaced,
             references_removed=pruned.removed,
             references_relisted=pruned.relisted,
             kept=kept,
@@ -338,7 +354,13 @@ def encoded(objects: pa.Table) -> bool:
     return any(syntax not in NATIVE for syntax in objects.column("transfer_syntax_uid").to_pylist())
 
 
-def peak_bytes(objects: pa.Table) -> int:
-    """Return the projected memory of a unit: the largest object as read, parsed and written, and all index rows."""
+def peak_bytes(objects: pa.Table, *, faces: bool = False) -> int:
+    """Return the projected memory of a unit: the largest object as read, parsed and written, and all index rows.
+
+    Where faces are looked for, also the largest stack as read, decoded and on cells.
+    """
     sizes = objects.column("size").to_pylist()
-    return 4 * max(sizes, default=0) + 4096 * len(sizes)
+    stacks: Counter[str] = Counter()
+    for stack, size in zip(objects.column("stack").to_pylist(), sizes, strict=True):
+        stacks[stack] += size if stack else 0
+    return (4 * max(sizes, default=0)) + 4096 * len(sizes) + (6 * max(stacks.values(), default=0) if faces else 0)

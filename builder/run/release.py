@@ -199,8 +199,9 @@ def _release(
         plans.put(RULES, devices.packed)
     _write_plan(plans, plan.spec.model_dump_json(by_alias=True).encode(), units)
     deid = plan.spec.deid
-    blanks = bool(deid.burned_in == "mask" or deid.outside_regions == "blank" or decisions.boxes or devices)
-    tasks = _tasks(plans, to, units, action=faults.action, blanks=blanks, words=words)
+    faces = deid.faces != "keep"
+    blanks = bool(deid.burned_in == "mask" or deid.outside_regions == "blank" or decisions.boxes or devices or faces)
+    tasks = _tasks(plans, to, units, action=faults.action, blanks=blanks, words=words, faces=faces)
     receipts, resumed = _run(tasks, runner, progress, faults)
     runner.dismiss()
     withheld = sorted({word for receipt in receipts for word in receipt.withheld})
@@ -268,7 +269,14 @@ def _write_plan(plans: Store, spec: bytes, units: Sequence[Unit]) -> None:
 
 
 def _tasks(
-    plans: Store, to: str, units: Sequence[Unit], *, action: OnInternalError, blanks: bool, words: tuple[str, ...]
+    plans: Store,
+    to: str,
+    units: Sequence[Unit],
+    *,
+    action: OnInternalError,
+    blanks: bool,
+    words: tuple[str, ...],
+    faces: bool,
 ) -> list[Task]:
     """Return a task for each unit. Where pixels may be blanked, compressed ones are decoded in a process apart."""
     content, target = private_store(to).join(FOLDER).url, open_store(to).url
@@ -277,7 +285,7 @@ def _tasks(
             f"release-{unit.name}",
             release_unit,
             UnitArgument(plans.url, target, unit.name, action, content, words),
-            memory=peak_bytes(unit.objects),
+            memory=peak_bytes(unit.objects, faces=faces),
             deadly=blanks and encoded(unit.objects),
         )
         for unit in units

@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 from pydicom.dataset import Dataset
 
+from builder.defacers.defacing import find_face, without_face
+from builder.defacers.heads import Verdict
 from builder.deid import Deid
 from builder.deid.gate import Gate
 from builder.deid.headers import deidentify
 from builder.deid.identifiers import Identifiers, identifiers_in, identifiers_of
-from builder.deid.pixels import PixelVerdict, blank, blank_outside, judge_pixels
+from builder.deid.pixels import FACE_RISK, PixelVerdict, blank, blank_outside, judge_pixels
 from builder.deid.profile import Profile
 from builder.deid.uids import UidMap
 from builder.errors import CaseError, Reason
@@ -27,7 +29,7 @@ from builder.imaging.stacks.stack import Stack
 from builder.imaging.volume import Archived, assemble, assemble_indexed
 from builder.labels import AnyLabel
 from builder.labels.linking import image_row
-from builder.model.case import Case, Volume
+from builder.model.case import Annotation, Case, ValueDomain, Volume
 from builder.plan import CasePlan
 from builder.protocols import ImageFacts, LabelObject
 from builder.stages.annotate import Reads, annotate
@@ -39,6 +41,10 @@ KIND_COLUMNS = (
     *("sop_class_uid", "modality", "image_type", "conversion_type", "burned_in_annotation", "body_part_examined"),
     *("rows", "columns"),
 )
+
+
+WITH_FACES = ("CT", "MR", "PT", "")
+"""Modalities whose images may show a face; an image file may state none."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,7 @@ def load(
         gate=gate,
         clean=lambda label, reader: _clean_label(label, reader, objects.rows, plan, recipe, known),
     )
+    volume = _faceless(volume, stack.modality, recipe.deid, labelled.annotations, told=FACE_RISK in pixels.notes)
     return Case(plan.case_key, volume, labelled.annotations, readings=labelled.readings)
 
 
@@ -167,6 +174,19 @@ def _judge(images: Sequence[Dataset], deid: Deid) -> PixelVerdict:
 def _with_verdict(volume: Volume, verdict: PixelVerdict) -> Volume:
     voxels = blank_outside(blank(volume.voxels, verdict.blank), verdict.regions)
     return replace(volume, voxels=voxels, notes=tuple(sorted({*volume.notes, *verdict.notes})))
+
+
+def _faceless(volume: Volume, modality: str, deid: Deid, annotations: Sequence[Annotation], *, told: bool) -> Volume:
+    """Return the volume as the spec lets faces leave. Raises CaseError FACE_SHOWN."""
+    if deid.faces == "keep" or modality not in WITH_FACES or volume.domain in (ValueDomain.RGB, ValueDomain.MIXED):
+        return volume
+    found = find_face(volume, deid.defacer, told=told)
+    if deid.faces == "refuse" and found.verdict == Verdict.FACE:
+        raise CaseError(Reason.FACE_SHOWN, "found a head whose face is open, expected none (deid.faces: refuse)")
+    if found.verdict == Verdict.FACE:
+        left = tuple(note for note in volume.notes if note != FACE_RISK)
+        volume = without_face(replace(volume, notes=left), found, annotations)
+    return volume
 
 
 def _assemble(

@@ -57,10 +57,7 @@ def test_a_turned_head_has_the_same_solids():
 
 def test_heads_are_written_with_their_answer_key(tmp_path: Path):
     made = write_heads(tmp_path / "a", patients=1, seed=3)
-    again = write_heads(tmp_path / "b", patients=1, seed=3)
-    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
-    assert (made.series, made.files) == (again.series, len([f for f in files if f.suffix == ".dcm"]))
-    assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
+    assert (made.series, made.files) == (3, len(list((tmp_path / "a" / "archive").rglob("*.dcm"))))
     truth = json.loads((tmp_path / "a" / "truth.json").read_text())
     assert [series["modality"] for series in truth["series"]] == ["CT", "PT", "MR"]
     for series in truth["series"]:
