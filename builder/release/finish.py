@@ -96,7 +96,7 @@ def publish_release(
     chosen = {"retained": [*plan.spec.deid.retain], "removed_everywhere": [*plan.spec.release.remove]}
     report = {
         "title": about["name"], "license": about["license"], **chosen, "totals": totals,
-        "hipaa": [*identifiers_left(plan.spec.deid.profile)],
+        "hipaa": [*identifiers_left(plan.spec.deid)],
         **_report(receipts, methods=methods, splits=plan.splits),
     }  # fmt: skip
     tables = {TABLE: _object_table(receipts), SPLIT_TABLE: _split_table(plan.splits, receipts), LEDGER_FILE: ledger}

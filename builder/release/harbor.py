@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from builder.deid import Deid
 from builder.deid.profile import Option, Profile
 
 
@@ -65,10 +66,18 @@ HARBOR: Final = (
 """What docs/release.md says of a release with the options that a spec has by default."""
 
 
-def identifiers_left(profile: Profile) -> Iterator[dict[str, Any]]:
+_FACES: Final = {
+    "remove": "photographs are refused; faces that are found in head scans are removed",
+    "refuse": "photographs, and head scans in which a face is found, are refused",
+}
+
+
+def identifiers_left(deid: Deid) -> Iterator[dict[str, Any]]:
     """Yield a row for each group of identifiers: what the objects of a release hold, and whether something stays."""
     for row in HARBOR:
-        kept = [said for option, said in row.retained.items() if option in profile.options]
+        kept = [said for option, said in row.retained.items() if option in deid.profile.options]
+        if row.letters == "P, Q" and deid.faces in _FACES:
+            kept = [_FACES[deid.faces]]
         found = "; ".join(kept) or row.found
         yield {
             "letters": row.letters, "identifiers": row.identifiers, "found": found, "stays": bool(kept) or row.stays,

@@ -23,6 +23,7 @@ from builder.release.finish import MANIFEST, REPORT_PAGE, Done, inputs_of, publi
 from builder.release.found import DECISIONS, FOUND, FoundText, parse_found
 from builder.release.labels import words_in
 from builder.release.objects import Unit, Wanted, choose_objects
+from builder.release.outlook import outlook
 from builder.release.triage import RULES
 from builder.release.unit import (
     UnitArgument,
@@ -43,7 +44,7 @@ from builder.run.pipeline import ask, noted_in, opened, plan_asked
 from builder.run.places import private_store
 from builder.run.progress import SilentProgress
 from builder.sources.contents import FOLDER
-from builder.spec import DatasetSpec
+from builder.spec import DatasetSpec, keeping
 from builder.spec.blocks import TextOptions
 from builder.stages.boundary import Faults, OnInternalError, default_action
 from builder.stages.graph import Runner, Task
@@ -194,6 +195,7 @@ def _release(
             receipts = [parse_receipt(plans.read(receipt_path(unit.name))) for unit in units]
             keep_crosswalk(private, crosswalk_table(units, receipts, rules), own)
         return Outcome(to, done, len(units), len(units))
+    _say_what_is_lost(plan.spec, units, rules, to, progress)
     _forget_others(store, name)
     if devices is not None:
         plans.put(RULES, devices.packed)
@@ -227,6 +229,14 @@ def read_found(private: Store, text: TextOptions | None) -> FoundText:
 def _own_decisions(private: Store) -> str | None:
     """Return where ``builder view`` wrote decisions for a release whose spec names no table; None if it did not."""
     return f"{private.url}/{DECISIONS}" if private.exists(DECISIONS) else None
+
+
+def _say_what_is_lost(spec: DatasetSpec, units: Sequence[Unit], rules: Rules, to: str, progress: Progress) -> None:
+    """Say before the first object is written what measurements will lose, so that the options can still be changed."""
+    sources = keeping(spec, private_store(to).join(FOLDER).url).sources
+    looked, lines = outlook(units, sources, rules)
+    for line in lines:
+        progress.say(f"by one object of each of {counted(looked, 'series')}: {line}")
 
 
 def _wait_for_decisions(

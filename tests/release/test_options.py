@@ -9,6 +9,7 @@ from pydicom import Dataset, dcmread
 from pydicom.config import disable_value_validation
 from pydicom.sequence import Sequence
 
+from builder.deid import Deid
 from builder.deid.identifiers import NOTHING_KNOWN, identifiers_in
 from builder.deid.profile import DEFAULT_OPTIONS, METHOD_CODES, Option, Profile
 from builder.deid.uids import UidMap
@@ -16,6 +17,7 @@ from builder.errors import PrivacyError
 from builder.model.keyed import Key
 from builder.release.cleaning import Rules, Whose, clean_object
 from builder.release.harbor import HARBOR, identifiers_left
+from builder.run.progress import SilentProgress
 from builder.run.release import release
 from tests.conftest import ROOT
 from tests.endtoend.trees import KEY
@@ -144,6 +146,32 @@ def test_the_report_says_what_stays(out: Path) -> None:
     assert all(row["found"] in page for row in report["hipaa"])
 
 
+class Listening(SilentProgress):
+    """Notes what is said, and how many objects lie in the release by then."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.said = out, list[tuple[str, int]]()
+
+    def say(self, message: str) -> None:
+        self.said.append((message, len([*self.out.rglob("*.dcm")])))
+
+
+def test_what_is_lost_is_said_before_anything_is_written(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUILDER_KEY", KEY)
+    (tmp_path / "spec.yaml").write_text(spec_of(archive, frozenset({Option.RETAIN_MODIFIED_DATES})))
+    heard = Listening(tmp_path / "out")
+    release(tmp_path / "spec.yaml", to=tmp_path / "out", progress=heard)
+    told = [(line, written) for line, written in heard.said if "SUV: lost" in line]
+    assert len(told) == 1
+    assert "PatientWeight in " in told[0][0]
+    assert "kept by deid.options retain_patient_characteristics" in told[0][0]
+    assert told[0][1] == 0
+    lost = json.loads((tmp_path / "out" / "report.json").read_text())["lost"]
+    assert [line.split(":")[0] for line in lost] == [line.split(": ")[1] for line, _ in heard.said if ": lost" in line]
+
+
 def test_a_uid_that_states_a_number_of_the_patient_stops_the_release(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,8 +194,8 @@ def test_a_uid_that_states_a_number_of_the_patient_stops_the_release(
 def test_the_page_says_what_a_report_says() -> None:
     page = (ROOT / "docs" / "release.md").read_text()
     plain = page.replace("**", "")
-    for row in identifiers_left(Profile()):
-        assert f"| {row['letters']} {row['identifiers']} | {row['found']} |" in plain
+    for row in identifiers_left(Deid(patient_key="${env:BUILDER_KEY}")):
+        assert f"| {row['letters']} {row['identifiers']} | {row['found']}" in plain
     assert all(f"`{option}`" in page for option in Option)
     assert all(said in page for row in HARBOR for said in row.retained.values())
 
