@@ -4,8 +4,8 @@
     builder build specs/phantom-pictures.yaml --param pictures=.demo/pictures --to .demo/forms
     python examples/segment.py .demo/forms --label shape --epochs 3
 
-Prints the Dice overlap on the validation split and reports it back to the dataset. ``--shuffled`` trains on the masks
-of other samples and reports nothing.
+Samples have one shape, as patches have. Prints the Dice overlap on the validation split and reports it to the dataset.
+``--shuffled`` trains on the masks of other samples and reports nothing.
 """
 
 import argparse

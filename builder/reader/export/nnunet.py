@@ -135,8 +135,8 @@ def _classes(dataset: Dataset, label: str) -> dict[int, int]:
     layout = dataset.layout(label)
     if layout.channels != 1 or not layout.segments:
         raise SpecError(
-            f"label: found {label!r} with {layout.channels} channels, expected one channel with a number for each "
-            "structure; add `layout: map` to the label in the spec and build again"
+            f"label: found {label!r} with a channel for each structure, expected one channel with a number for each; "
+            "add `layout: map` to the label in the spec and build again"
         )
     return {value: number for number, value in enumerate(sorted(v for _, v in layout.segments.values()), start=1)}
 
