@@ -75,6 +75,10 @@ class IncompleteError(SourceError):
     """
 
 
+class ElsewhereError(SourceError):
+    """A server does not hold all that a list names. The message says how much of it another public server holds."""
+
+
 class Reason(StrEnum):
     """The reason why an object, series or case is not in the dataset. Every exclusion row holds one of these."""
 

@@ -4,16 +4,17 @@ import csv
 import hashlib
 import io
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import IO, Any, ClassVar, Final, Literal
+from urllib.parse import quote
 
 from pydantic import model_validator
 
-from builder.errors import CaseError, IncompleteError, Reason, SourceError, SpecError, counted
+from builder.errors import CaseError, ElsewhereError, IncompleteError, Reason, SourceError, counted
 from builder.headers.identity import sop_instance_uid
 from builder.headers.sniff import sniff
 from builder.model.origin import Origin
@@ -22,6 +23,7 @@ from builder.sources.contents import place_of
 from builder.sources.counted import UNLISTED, confirmed, enough
 from builder.sources.described import Remote
 from builder.sources.http import Answer, Server, host_of, server
+from builder.sources.manifests import read_manifest
 from builder.sources.nbia import list_collection, name_of, uid
 from builder.sources.patience import Fault, persist
 from builder.sources.signin import SignIn
@@ -39,9 +41,12 @@ SERIES_LIMIT: Final = 64 * 2**30
 MEMBER_LIMIT: Final = 4 * 2**30
 MEMBERS_LIMIT: Final = 200_000
 
-MANIFEST_LIMIT: Final = 256 * 2**20
-_DIGEST_COLUMNS = ("seriesinstanceuid", "seriesuid", "seriesid")
-_LIST = "ListOfSeriesToDownload="
+CART_API: Final = "/v1"
+"""Version of the API that tells what is in a shared cart; all else is asked of the version that the address names."""
+
+_SAMPLE = 20
+"""Most series that another server is asked for, to tell where they are."""
+
 _HASHES = "md5hashes.csv"
 _INSTANCE_NAMES = ("SOPInstanceUID", "sop_instance_uid")
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
@@ -60,6 +65,8 @@ class Tcia(Remote):
     manifest
         Path of a manifest (``.tcia``), or of a digest of the portal (``.csv``, ``.xlsx``), that names the series
         wanted.
+    cart
+        Name of a cart that was shared on the portal, such as ``nbia-49121659384603347``; it names the series wanted.
     patients, modalities
         Wanted PatientIDs and modalities; empty means all.
     sign_in
@@ -76,6 +83,7 @@ class Tcia(Remote):
     kind: Literal["tcia"] = "tcia"
     collection: str | None = None
     manifest: str | None = None
+    cart: str | None = None
     url: str = "nbia"
     patients: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()
@@ -83,8 +91,10 @@ class Tcia(Remote):
 
     @model_validator(mode="after")
     def _chooses(self) -> "Tcia":
-        if not self.collection and not self.manifest:
-            raise ValueError("found neither collection nor manifest, expected one of them")
+        if not self.collection and not self.manifest and not self.cart:
+            raise ValueError("found neither collection nor manifest nor cart, expected one of them")
+        if self.manifest and self.cart:
+            raise ValueError("found a manifest and a cart, expected one of them")
         return self
 
     @property
@@ -177,7 +187,9 @@ class Tcia(Remote):
         """
         host = self._server().host
         if self.manifest is not None:
-            return self._series_of_manifest(self.manifest), frozenset()
+            return self._series_named(read_manifest(self.manifest)), frozenset()
+        if self.cart is not None:
+            return self._series_named(self._in_cart(self.cart)), frozenset()
         found = list_collection(self._ask, self.collection or "", source=self.kind, host=host)
         if found.short is None:
             return found.series, frozenset()
@@ -186,29 +198,61 @@ class Tcia(Remote):
             self._left_out(found.short)
         return found.series, frozenset(short)
 
-    def _series_of_manifest(self, manifest: str) -> Mapping[str, Mapping[str, Any]]:
-        host = self._server().host
-        found: dict[str, Mapping[str, Any]] = {}
-        absent = 0
-        for series in read_manifest(manifest):
-            path = f"getSeries?SeriesInstanceUID={series}&format=json"
-            rows = confirmed(lambda path=path: self._rows(path), source=self.kind, host=host)  # type: ignore[misc]
-            found.update(rows)
-            absent += not rows
-        if absent:
-            other = next((name for name in HOSTS if name != self.url), "")
+    def _in_cart(self, cart: str) -> Sequence[str]:
+        """Return the series in a shared cart, once two lists of them agree. Raises SourceError when there is none."""
+        at = self._server(CART_API)
+        path = f"getContentsByName?name={quote(cart, safe='')}&format=json"
+
+        def ask() -> Mapping[str, None]:
+            rows = at.get(path, _read_rows, accept="application/json")
+            return dict.fromkeys(sorted(uid(row, "SeriesInstanceUID", "seriesInstanceUID") for row in rows))
+
+        found = confirmed(lambda: persist(ask, source=self.kind, host=at.host), source=self.kind, host=at.host)
+        if not found:
             raise SourceError(
-                f"{self.kind} at {host}: found {absent} series in the manifest that this server does not hold; they "
-                f"may be at the other public server (url: {other}), restricted or withdrawn: divide the manifest",
-                host=host,
+                f"{self.kind} at {at.host}: found no series in the cart, expected one at least; check its name, which "
+                "is the last part of the link that the portal gave for it",
+                host=at.host,
             )
+        return list(found)
+
+    def _series_named(self, wanted: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Return the rows of series. Raises ElsewhereError when this server does not hold all of them."""
+        found: dict[str, Mapping[str, Any]] = {}
+        absent = []
+        for series in wanted:
+            rows = self._rows(series)
+            found.update(rows)
+            absent += [] if rows else [series]
+        if absent:
+            raise self._elsewhere(absent)
         return found
 
-    def _rows(self, path: str) -> Mapping[str, Mapping[str, Any]]:
-        def ask() -> Mapping[str, Mapping[str, Any]]:
-            return {name_of(row): row for row in self._ask(path)}
+    def _elsewhere(self, absent: Sequence[str]) -> ElsewhereError:
+        """Return the error about series that this server does not hold, once the other public one has been asked."""
+        host = self._server().host
+        other = next((name for name in HOSTS if self.url in HOSTS and name != self.url), "")
+        found = f"{self.kind} at {host}: found {len(absent)} series in the list that this server does not hold"
+        advice = "they may be restricted, withdrawn or at another server"
+        if other:
+            asked, some = self.model_copy(update={"url": other, "sign_in": None}), absent[:_SAMPLE]
+            try:
+                there = sum(bool(asked._rows(series)) for series in some)
+            except SourceError:
+                advice = f"they may be at the other public server (url: {other}), restricted or withdrawn"
+            else:
+                if there:
+                    advice = f"the other public server (url: {other}) holds {there} of the first {len(some)} of them"
+        return ElsewhereError(f"{found}; {advice}: divide the list", host=host)
 
-        return persist(ask, source=self.kind, host=self._server().host)
+    def _rows(self, series: str) -> Mapping[str, Mapping[str, Any]]:
+        """Return the row of a series by study and series UID, once it has come twice; empty where it is not held."""
+        host = self._server().host
+
+        def ask() -> Mapping[str, Mapping[str, Any]]:
+            return {name_of(row): row for row in self._ask(f"getSeries?SeriesInstanceUID={series}&format=json")}
+
+        return confirmed(lambda: persist(ask, source=self.kind, host=host), source=self.kind, host=host)
 
     def _instances(self, series: str, stated: Any) -> Sequence[str]:
         """List the instances of a series until there are as many as ``ImageCount`` states."""
@@ -255,79 +299,11 @@ class Tcia(Remote):
         """Return the rows of one query. An empty body means no rows."""
         return self._server().get(path, _read_rows, accept="application/json")
 
-    def _server(self) -> Server:
+    def _server(self, version: str = "") -> Server:
+        """Return the server, at the version of its API that the address names, or at another one."""
         url = HOSTS.get(self.url, self.url)
+        url = re.sub(r"/v[0-9]+/?$", version, url) if version else url
         return server(url, self.sign_in, source=self.kind, gate=self.gate(host_of(url)))
-
-
-def read_manifest(path: str) -> Sequence[str]:
-    """Return the Series Instance UIDs that a manifest names, in its order.
-
-    In a ``.tcia`` file the list follows the line ``ListOfSeriesToDownload=``. A line of the first version holds several
-    fields between bars, of which the UID is one. In a digest of the portal (``.csv``, ``.xlsx``) it is the column of
-    Series Instance UIDs.
-
-    Raises
-    ------
-    SpecError
-        When the file cannot be read or names no series.
-    """
-    suffix = Path(path).suffix.lower()
-    try:
-        if Path(path).stat().st_size > MANIFEST_LIMIT:
-            raise SpecError(
-                f"sources.manifest: found a file of more than {MANIFEST_LIMIT:,} bytes, expected a manifest"
-            )
-        if suffix in (".csv", ".xlsx"):
-            return _read_digest(_rows_of_xlsx(path) if suffix == ".xlsx" else _rows_of_csv(path))
-        text = Path(path).read_text("utf-8-sig")
-    except (OSError, ValueError, csv.Error, KeyError, zipfile.BadZipFile) as error:
-        raise SpecError(f"sources.manifest: found no file that can be read ({type(error).__name__})") from None
-    _, mark, listed = text.partition(_LIST)
-    fields = ([part.strip() for part in line.split("|")] for line in listed.splitlines())
-    found = [next((part for part in parts if _is_uid(part)), "") for parts in fields if any(parts)]
-    if not mark or not found or not all(found):
-        raise SpecError(
-            f"sources.manifest: found {counted(len(found), 'line')} after {_LIST!r}, expected a Series Instance UID in "
-            "each; download the manifest from TCIA again"
-        )
-    return list(dict.fromkeys(found))
-
-
-def _read_digest(rows: Iterator[Sequence[Any]]) -> Sequence[str]:
-    """Return the UIDs in the column of a digest that holds them, in its order. Raises SpecError."""
-    header = [str(name or "").replace(" ", "").replace("_", "").lower() for name in next(rows, ())]
-    place = next((header.index(name) for name in _DIGEST_COLUMNS if name in header), None)
-    if place is None:
-        raise SpecError("sources.manifest: found no column Series Instance UID, expected one in a digest of the portal")
-    found = [str(row[place] or "").strip() if place < len(row) else "" for row in rows if any(row)]
-    if not found or not all(map(_is_uid, found)):
-        wrong = sum(not _is_uid(uid) for uid in found)
-        raise SpecError(
-            f"sources.manifest: found {wrong} of {counted(len(found), 'row')} without a Series Instance UID, "
-            "expected one in each; download the digest from TCIA again "
-            "(a spreadsheet program may have turned UIDs into numbers)"
-        )
-    return list(dict.fromkeys(found))
-
-
-def _rows_of_csv(path: str) -> Iterator[Sequence[str]]:
-    with Path(path).open(encoding="utf-8-sig", newline="") as stream:
-        yield from csv.reader(stream)
-
-
-def _rows_of_xlsx(path: str) -> Iterator[Sequence[Any]]:
-    import openpyxl
-
-    book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    try:
-        yield from book.worksheets[0].iter_rows(values_only=True)
-    finally:
-        book.close()
-
-
-def _is_uid(text: str) -> bool:
-    return bool(text) and set(text) <= set("0123456789.") and "." in text and len(text) <= 64
 
 
 def _read_rows(answer: Answer) -> Sequence[dict[str, Any]]:

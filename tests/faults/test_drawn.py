@@ -3,6 +3,7 @@
 import os
 import random
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,7 +75,7 @@ def test_a_source_gives_everything_or_stops(
     no_pauses(monkeypatch)
     monkeypatch.setattr(http, "TIMEOUT_S", 2.0)
     monkeypatch.setattr(associations, "TIMEOUT_S", 2.0)
-    whole, stopped = 0, 0
+    tried: Counter[tuple[str, str]] = Counter()
     for number in range(RUNS):
         draw = random.Random(f"{SEED}/{number}")  # its own, so that a run is the same whatever the others ask
         kind, folder = draw.choice(DRAWN), tmp_path / str(number)
@@ -85,9 +86,9 @@ def test_a_source_gives_everything_or_stops(
             try:
                 rows, objects = everything(source)
             except SourceError:
-                stopped += 1
+                tried[kind, "stopped"] += 1
             else:
-                whole += 1
+                tried[kind, "gave everything"] += 1
                 # a list that is empty each time stops the plan: a source lists at least one object
                 assert not rows or len(objects) == len(files), (number, kind, fault)
                 assert {row["status"] for row in rows} <= {"instance"}, (number, kind, fault)
@@ -95,4 +96,5 @@ def test_a_source_gives_everything_or_stops(
             rows, objects = everything(source)
             assert len(objects) == len(files), (number, kind, fault)
             assert len({row["sop_instance_uid"] for row in rows}) == len(files), (number, kind, fault)
-        print(f"{number + 1} runs: {whole} gave everything, {stopped} stopped", file=sys.stderr, flush=True)
+        said = ", ".join(f"{kind} {count} {ended}" for (kind, ended), count in sorted(tried.items()))
+        print(f"{number + 1} runs: {said}", file=sys.stderr, flush=True)

@@ -18,7 +18,7 @@ from builder.errors import BuilderError, IncompleteError, SourceError, SpecError
 from builder.run.pipeline import build
 from builder.sources import DicomWeb, Dimse, Tcia, contents, politeness
 from builder.sources.http import Server, _host_of
-from builder.sources.tcia import read_manifest
+from builder.sources.manifests import read_manifest
 from builder.sources.tls import Tls
 from tests.endtoend.trees import KEY
 from tests.sources.quick import no_pauses

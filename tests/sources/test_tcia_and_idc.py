@@ -16,10 +16,10 @@ import pydicom
 import pytest
 from pydicom.filebase import DicomBytesIO
 
-from builder.errors import CaseError, IncompleteError, Reason, SourceError, SpecError
+from builder.errors import CaseError, ElsewhereError, IncompleteError, Reason, SourceError, SpecError
 from builder.protocols import Describing, Source, Stating
-from builder.sources import Folder, Idc, Tcia, contents
-from builder.sources.tcia import read_manifest
+from builder.sources import Folder, Idc, Tcia, contents, tcia
+from builder.sources.manifests import read_manifest
 from builder.stages.index import index_partition
 from tests.sources.archive import make_archive
 from tests.sources.quick import no_pauses
@@ -247,14 +247,58 @@ def test_tcia_manifest(files: dict[str, bytes], tmp_path: Path) -> None:
             assert {entry.path.split("/")[1] for entry in source.list()} == {wanted}
             assert set(source.series_origins()) == {wanted}
         (tmp_path / "m.tcia").write_text(head.format("3.0") + f"{wanted}\n1.2.3.4\n")
-        with pytest.raises(SourceError, match="1 series in the manifest that this server does not hold"):
+        with pytest.raises(SourceError, match="1 series in the list that this server does not hold"):
             list(source.list())
     for text in ("", "ListOfSeriesToDownload=\n", f"ListOfSeriesToDownload=\n{wanted}\n../../etc/passwd\n"):
         (tmp_path / "m.tcia").write_text(text)
         with pytest.raises(SpecError, match="ListOfSeriesToDownload"):
             read_manifest(str(tmp_path / "m.tcia"))
-    with pytest.raises(ValueError, match="neither collection nor manifest"):
+    with pytest.raises(ValueError, match="neither collection nor manifest nor cart"):
         Tcia(url=url)
+
+
+def test_tcia_cart(files: dict[str, bytes]) -> None:
+    wanted, *_ = series_of(files)
+    held = nbia(files, set(), [])
+    asked: list[str] = []
+
+    def answer(target: str, headers: dict[str, str]) -> Reply:
+        asked.append(target)
+        if "getContentsByName" not in target:
+            return held(target.removeprefix("/services/v4"), headers)
+        rows = [{"seriesInstanceUID": wanted}] if "name=nbia-1%262" in target else []
+        return 200, {}, json.dumps(rows).encode()
+
+    with http_server(answer) as url:
+        source = Tcia(url=f"{url}/services/v4", cart="nbia-1&2")
+        assert {entry.path.split("/")[1] for entry in source.list()} == {wanted}
+        with pytest.raises(SourceError, match="no series in the cart"):
+            list(Tcia(url=f"{url}/services/v4", cart="nbia-3").list())
+    assert {target.partition("?")[0] for target in asked if "Contents" in target} == {"/services/v1/getContentsByName"}
+    with pytest.raises(ValueError, match="a manifest and a cart"):
+        Tcia(manifest="m.tcia", cart="nbia-1")
+
+
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        (1, r"1 series .* \(url: nlst\) holds 1 of the first 1 of them: divide the list"),
+        (0, "they may be restricted, withdrawn or at another server"),
+        (None, r"they may be at the other public server \(url: nlst\), restricted or withdrawn"),
+    ],
+)
+def test_tcia_says_where_a_series_is(
+    files: dict[str, bytes], there: int | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent, *others = series_of(files)
+    (tmp_path / "m.tcia").write_text("ListOfSeriesToDownload=\n" + "\n".join([absent, *others]))
+    some = {uid: data for uid, data in files.items() if uid not in series_of(files)[absent]}
+    at_other = nbia(files if there else some, set(), [])
+    other: Callable[[str, dict[str, str]], Reply] = (lambda *_: (401, {}, b"")) if there is None else at_other
+    with http_server(nbia(some, set(), [])) as url, http_server(other) as other_url:
+        monkeypatch.setattr(tcia, "HOSTS", {"nbia": url, "nlst": other_url})
+        with pytest.raises(ElsewhereError, match=message):
+            list(Tcia(manifest=str(tmp_path / "m.tcia")).list())
 
 
 class Bucket:
