@@ -140,7 +140,9 @@ class Session:
         opened = self._open(model)
         with self._in_step(opened):
             for status, item in opened.association.send_c_find(query, model):
-                if self._checked(status, "C-FIND") in _PENDING and item is not None:
+                if self._checked(status, "C-FIND") in _PENDING:
+                    if item is None:
+                        raise Fault("found a result of C-FIND that cannot be decoded")
                     uid = str(item.get(_LEVELS[level]) or "")
                     if uid and not _UID.fullmatch(uid):  # it becomes part of paths
                         raise Fault("found a result of C-FIND whose UID has other characters than digits and dots")

@@ -77,7 +77,8 @@ class Dimse(Remote):
     def list(self) -> Iterator[Entry]:
         """List every instance of the matching studies by study, series and instance UID.
 
-        The PACS's own counts, where it states them, decide whether a list is whole. Raises SourceError.
+        The PACS's own counts, where it states them, decide whether a list is whole. Where it states none, the same list
+        must come twice in a row, that of the studies three times. Raises SourceError.
         """
 
         def ask() -> Found:
@@ -180,11 +181,11 @@ class Dimse(Remote):
         """List the instances of a study. Raises IncompleteError when there are fewer than the PACS counts."""
         entries = []
         keys = {"StudyInstanceUID": study}
-        found = self._find("SERIES", keys, ("Modality", _COUNT), expected=_number(facts, _COUNTS[0]))
+        found = self._members("SERIES", keys, ("Modality", _COUNT), expected=_number(facts, _COUNTS[0]))
         for series, own in found.items():
             if not self.modalities or own["Modality"] in self.modalities:
                 named = keys | {"SeriesInstanceUID": series}
-                members = self._find("IMAGE", named, ("SOPClassUID",), expected=_number(own, _COUNT))
+                members = self._members("IMAGE", named, ("SOPClassUID",), expected=_number(own, _COUNT))
                 entries += [Entry(f"{study}/{series}/{uid}", 0, each["SOPClassUID"]) for uid, each in members.items()]
         of_study = _number(facts, _COUNTS[1])
         if not self.modalities and of_study is not None and len(entries) < of_study:
@@ -195,6 +196,19 @@ class Dimse(Remote):
                 host=self.host,
             )
         return entries
+
+    def _members(self, level: str, keys: Mapping[str, str], wanted: Sequence[str], *, expected: int | None) -> Found:
+        """Return what one C-FIND finds. Where the PACS states no count (dcmqrscp), it must find it twice in a row.
+
+        dcmqrscp leaves an answer out now and then while it answers others, and reports success.
+        """
+
+        def ask() -> Found:
+            return self._find(level, keys, wanted, expected=expected)
+
+        if expected is not None:
+            return ask()
+        return confirmed(ask, source=self.kind, host=self._peer.name)
 
     def _bring(self, study: str, series: str, entries: Sequence[Entry]) -> None:
         """Have the PACS send the wanted instances of a series that are not here yet.

@@ -5,12 +5,14 @@ import signal
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from pydicom.dataset import Dataset
 
 from builder.errors import IncompleteError, SourceError
 from builder.run.pipeline import build
@@ -53,6 +55,31 @@ def expected(files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) 
         found = everything(source_at(port, tmp_path_factory.mktemp("healthy")))
     assert len(found[1]) == len(files)
     return found
+
+
+class Forgetful(Pacs):
+    """A PACS that counts nothing and leaves a result out the first time, as dcmqrscp does now and then."""
+
+    asked: ClassVar[Counter[str]] = Counter()
+
+    def find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
+        with self.lock:
+            query = event.identifier.to_json()
+            self.asked[query] += 1
+            first = self.asked[query] == 1
+        for status, item in list(super().find(event))[first:]:
+            for element in list(item or ()):
+                if element.keyword.startswith("NumberOf"):
+                    del item[element.tag]
+            yield status, item
+
+
+def test_a_list_that_nobody_counts_is_believed_when_it_comes_again(
+    files: dict[str, bytes], expected: Everything, tmp_path: Path
+) -> None:
+    with served(Forgetful(files)) as port:
+        assert everything(source_at(port, tmp_path)) == expected
+    assert all(any(level in query for query in Forgetful.asked) for level in ("STUDY", "SERIES", "IMAGE"))
 
 
 def source_at(port: int, folder: Path) -> Any:
