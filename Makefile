@@ -190,9 +190,9 @@ PICTURES ?= 2000
 text-score: setup
 	$(BIN)/python -W ignore -m tests.textscore --corpus $(UNPACKED) --out .text-score.jsonl --pictures $(PICTURES)
 
-# 500 texts planted into pixels, searched, released, and looked for in the released files: some minutes.
+# 500 texts planted into pixels, searched, released, and looked for in the released files: some minutes; it continues.
 text-released: setup
-	$(BIN)/python -W ignore -m tests.textscore.released --corpus $(UNPACKED)
+	$(BIN)/python -W ignore -m tests.textscore.released --corpus $(UNPACKED) --folder .text-released
 
 # How much of the known faces of drawn heads goes, and whether a voxel of a brain changes: some minutes.
 HEADS ?= 60
@@ -200,4 +200,4 @@ faces-score: setup
 	$(BIN)/python -m tests.defacers.known --heads $(HEADS)
 
 clean:
-	rm -rf .site .text-score.jsonl $(CONTOURS) $(TRUTH) $(VENV) $(PEERS) $(READER) $(RADIOMICS) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .site .text-score.jsonl .text-released $(CONTOURS) $(TRUTH) $(VENV) $(PEERS) $(READER) $(RADIOMICS) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -31,17 +31,18 @@ class Triage:
     def verdict(self, row: Mapping[str, Any], source: Dataset) -> PixelVerdict:
         """Return what to blank. A person's decision counts before every rule, unless it calls declared text none.
 
+        What a rule says is text is blanked all the same: who decided saw the image without it.
+
         Raises
         ------
         CaseError
             BURNED_IN if nothing tells that the image shows no text, or where it does.
         """
-        boxes = row["boxes"]
-        if boxes is not None:
-            return self._decided(boxes, source)
+        rule = self.devices.rule_for(source) if self.devices is not None else Rule("look")
+        if row["boxes"] is not None:
+            return _outside(rule, self._decided([*row["boxes"], *rule.boxes(size_of(source))], source), source)
         if self.devices is None or self.text is None:
             return judge_pixels(source, deid=self.deid)
-        rule = self.devices.rule_for(source)
         if row["found"] is not None and self.text.found is not None:
             return self._searched(rule, row["found"], source)
         return self._by_rule(rule, source)
@@ -71,7 +72,8 @@ class Triage:
         if rule.action == "clean" and risk not in (*STOPPING, Risk.DECLARED):
             return self._blanking((), source)
         verdict = judge_pixels(source, deid=self.deid)
-        if self.text is not None and self.text.found is not None and not vouched_for(verdict):
+        vouched = str(source.get("Modality") or "") in self.deid.reviewed or "pixels_blanked" in verdict.notes
+        if self.text is not None and self.text.found is not None and not vouched:
             raise CaseError(
                 Reason.BURNED_IN,
                 "found an image that no rule clears and that was not searched, expected one that was: run builder "
@@ -103,11 +105,6 @@ class Triage:
 
 def _outside(rule: Rule, verdict: PixelVerdict, source: Dataset) -> PixelVerdict:
     return replace(verdict, regions=stated_regions(source)) if rule.action == "outside_regions" else verdict
-
-
-def vouched_for(verdict: PixelVerdict) -> bool:
-    """Return whether the spec names the modality as reviewed, or a rectangle for images like this one."""
-    return bool({"pixels_reviewed", "pixels_blanked"} & {*verdict.notes})
 
 
 def waits(risk: Risk | None, text: TextOptions) -> bool:

@@ -52,7 +52,8 @@ def plant(archive: Path, planes: list[tuple[str, NDArray[np.float32]]], *, texts
             image.PixelData = one.pixels.tobytes()
             image.PixelRepresentation, image.BitsStored, image.HighBit, image.BitsAllocated = 1, 16, 15, 16
             planted.append((one.pixels, one.ink))
-        store(made, archive / f"s{len(planted)}")
+        if not (archive / f"s{len(planted)}").exists():  # what is written already keeps its time of change
+            store(made, archive / f"s{len(planted)}")
     return planted
 
 
@@ -61,11 +62,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.textscore.released", description=__doc__)
     parser.add_argument("--corpus", type=Path, required=True, help="folder with unpacked archives of real files")
     parser.add_argument("--texts", type=int, default=500)
+    parser.add_argument("--folder", type=Path, help="keep all there, and continue what is there")
     options = parser.parse_args()
     os.environ["BUILDER_KEY"] = random.Random(1).randbytes(32).hex()
     planes = real_planes([p for p in sorted(options.corpus.iterdir()) if p.is_dir()], most=300)
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+        folder = options.folder or Path(place)
         planted = plant(folder / "archive", planes, texts=options.texts)
         (folder / "spec.yaml").write_text(SPEC.format(archive=folder / "archive"))
         started = time.perf_counter()
