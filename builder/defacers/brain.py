@@ -11,8 +11,11 @@ from builder.model.case import ValueDomain
 SOFT_HU: Final = (-60.0, 160.0)
 CORE_MM: Final = 10.0
 """The brain is the largest part of the head's soft tissue that lies at least so far from anything else."""
+MR_CORE_MM: Final = 18.0
+"""The same in MR, where cheeks, tongue and brain are hardly told apart by their values."""
 MARGIN_MM: Final = 6.0
 """What counts as brain reaches so far beyond it: into the skull."""
+_TOLD_APART: Final = (ValueDomain.HOUNSFIELD, ValueDomain.SUV_BW, ValueDomain.ACTIVITY)
 UPPER: Final = 0.85
 """The brain lies less than so many depths of the head below its top."""
 
@@ -27,14 +30,15 @@ def brain_of(scene: Scene, head: Head) -> Bools:
     from scipy import ndimage
 
     soft = _soft(scene, head)
-    parts, count = ndimage.label(ndimage.distance_transform_edt(soft) * CELL_MM >= CORE_MM)
+    core_mm = CORE_MM if scene.domain in _TOLD_APART else MR_CORE_MM
+    parts, count = ndimage.label(ndimage.distance_transform_edt(soft) * CELL_MM >= core_mm)
     if not count:
         return np.zeros_like(soft)
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
     core = parts == int(sizes.argmax())
-    near = ndimage.distance_transform_edt(~core) * CELL_MM <= CORE_MM + MARGIN_MM
-    return np.asarray(near & (scene.below_mm > RIM_MM))
+    near = ndimage.distance_transform_edt(~core) * CELL_MM <= core_mm + MARGIN_MM
+    return np.asarray(near & (scene.hull_mm > RIM_MM))
 
 
 def _soft(scene: Scene, head: Head) -> Bools:

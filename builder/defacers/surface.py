@@ -14,10 +14,10 @@ DEEP_MM: Final = 21.0
 """Depth of the layer at eyes, nose, mouth and chin."""
 
 # in depths of the head, from its top down and from its front backwards
-_BELOW_TOP: Final = (0.22, 1.45)
-_FRONT: Final = 0.62
-_EARS: Final = (0.32, 1.0)
-_EARS_BACK: Final = 0.80
+_BELOW_TOP: Final = (0.18, 1.6)
+_FRONT: Final = 0.66
+_EARS: Final = (0.28, 1.15)
+_EARS_BACK: Final = 0.90
 _BESIDE: Final = 0.28
 _DEEP_BELOW: Final = 0.50
 _DEEP_FRONT: Final = 0.32
