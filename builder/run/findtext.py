@@ -26,7 +26,7 @@ from builder.release.searching import (
     search_images,
 )
 from builder.release.triage import RULES
-from builder.release.unit import encoded, peak_bytes
+from builder.release.unit import encoded
 from builder.run.clusters import Profile, load_cluster
 from builder.run.journal import JournalProgress, keep_journal
 from builder.run.lease import hold_lease
@@ -174,7 +174,7 @@ def _tasks(people: Iterable[Rows], plans: Store, argument: SearchArgument, how: 
                     f"text-{part}",
                     search_images,
                     replace(argument, part=part),
-                    memory=4 * peak_bytes(table),
+                    memory=16 * max(table.column("size").to_pylist(), default=0),
                     deadly=encoded(table),
                 )
             )
