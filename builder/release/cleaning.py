@@ -14,7 +14,7 @@ from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as Items
 from pydicom.sr.codedict import codes
 from pydicom.tag import BaseTag
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import ImplicitVRLittleEndian, PositronEmissionTomographyImageStorage
 
 from builder.deid import Deid
 from builder.deid.allowed import Form
@@ -112,6 +112,7 @@ def clean_object(source: Dataset, rules: Rules, whose: Whose) -> Dataset:
     for tag in rules.remove:
         _drop(clean, tag)
     _complete(clean, source)
+    _complete_pet(clean, source)
     _state_methods(clean, rules.profile)
     _state_file(clean, source)
     return clean
@@ -172,6 +173,20 @@ def _complete(clean: Dataset, source: Dataset) -> None:
             if isinstance(originals, Items):
                 for item, original in zip(nested, originals, strict=False):
                     _complete(item, original)
+
+
+def _complete_pet(clean: Dataset, source: Dataset) -> None:
+    """Put dates back that PET must state: its series date is of type 1 (PS3.3 C.8.9.1), its acquisition date of type 2.
+
+    A series date that was taken out becomes the study's, moved as that is, and a constant where that is gone, too.
+    """
+    if clean.get("SOPClassUID") != PositronEmissionTomographyImageStorage:
+        return
+    if "SeriesDate" in source and not clean.get("SeriesDate"):
+        tag, study = BaseTag(_tag("SeriesDate")), _said(clean, _tag("StudyDate"))
+        clean[tag] = DataElement(tag, "DA", study) if study else constant(tag, Form.DUMMY, "DA")
+    if "AcquisitionDate" in source and "AcquisitionDate" not in clean:
+        clean.AcquisitionDate = ""
 
 
 @lru_cache(maxsize=1)

@@ -8,6 +8,7 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.config import disable_value_validation
 from pydicom.sequence import Sequence
+from pydicom.uid import PositronEmissionTomographyImageStorage
 
 from builder.deid import Deid
 from builder.deid.identifiers import NOTHING_KNOWN, identifiers_in
@@ -198,6 +199,20 @@ def test_the_page_says_what_a_report_says() -> None:
         assert f"| {row['letters']} {row['identifiers']} | {row['found']}" in plain
     assert all(f"`{option}`" in page for option in Option)
     assert all(said in page for row in HARBOR for said in row.retained.values())
+
+
+@pytest.mark.parametrize("dated", [True, False])
+def test_pet_keeps_the_dates_that_it_must_have(archive: Path, *, dated: bool) -> None:
+    """Series Date is of type 1 in PET (PS3.3 C.8.9.1): that of another day goes, and the study's stands there."""
+    source = dcmread(next((archive / "0" / "ct").glob("*.dcm")))
+    source.SeriesDate = source.AcquisitionDate = "19990101"
+    options = frozenset(DEFAULT_OPTIONS) if dated else frozenset()
+    clean = clean_object(source, Rules(Profile(options), uid_map), Whose(PERSON, -1000, NOTHING_KNOWN))
+    assert "SeriesDate" not in clean
+    source.SOPClassUID = source.file_meta.MediaStorageSOPClassUID = PositronEmissionTomographyImageStorage
+    clean = clean_object(source, Rules(Profile(options), uid_map), Whose(PERSON, -1000, NOTHING_KNOWN))
+    assert clean.SeriesDate == (clean.StudyDate if dated else "19000101")
+    assert clean.AcquisitionDate == ""
 
 
 def test_attributes_that_are_younger_than_the_dictionary(archive: Path) -> None:
