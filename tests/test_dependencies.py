@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = {name: {Requirement(text).name for text in texts} for name, texts in PROJECT["optional-dependencies"].items()}
 NOT_FOR_USERS = ("test", "peers", "docs")
 NOT_IMPORTED = {"pylibjpeg": "pydicom decodes JPEG 2000 through it"}
-NEEDED_BY_OTHERS = {"markupsafe": "jinja2", "packaging": "dask"}
+NEEDED_BY_OTHERS = {"llvmlite": "numba", "markupsafe": "jinja2", "packaging": "dask"}
 """Imported, and installed with a dependency."""
 
 

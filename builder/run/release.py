@@ -43,8 +43,9 @@ from builder.run.outcomes import Planned, internal_errors_line
 from builder.run.pipeline import ask, noted_in, opened, plan_asked
 from builder.run.places import private_store
 from builder.run.progress import SilentProgress
+from builder.sources import AnySource
 from builder.sources.contents import FOLDER
-from builder.spec import DatasetSpec, keeping
+from builder.spec import DatasetSpec
 from builder.spec.blocks import TextOptions
 from builder.stages.boundary import Faults, OnInternalError, default_action
 from builder.stages.graph import Runner, Task
@@ -195,7 +196,7 @@ def _release(
             receipts = [parse_receipt(plans.read(receipt_path(unit.name))) for unit in units]
             keep_crosswalk(private, crosswalk_table(units, receipts, rules), own)
         return Outcome(to, done, len(units), len(units))
-    _say_what_is_lost(plan.spec, units, rules, to, progress)
+    _say_what_is_lost(plan.spec.sources, units, rules, progress)
     _forget_others(store, name)
     if devices is not None:
         plans.put(RULES, devices.packed)
@@ -231,9 +232,8 @@ def _own_decisions(private: Store) -> str | None:
     return f"{private.url}/{DECISIONS}" if private.exists(DECISIONS) else None
 
 
-def _say_what_is_lost(spec: DatasetSpec, units: Sequence[Unit], rules: Rules, to: str, progress: Progress) -> None:
+def _say_what_is_lost(sources: tuple[AnySource, ...], units: Sequence[Unit], rules: Rules, progress: Progress) -> None:
     """Say before the first object is written what measurements will lose, so that the options can still be changed."""
-    sources = keeping(spec, private_store(to).join(FOLDER).url).sources
     looked, lines = outlook(units, sources, rules)
     for line in lines:
         progress.say(f"by one object of each of {counted(looked, 'series')}: {line}")

@@ -202,7 +202,7 @@ def test_jax_takes_batches(patches: Any) -> None:
 
 def test_nnunet_layout(patches: Any, tmp_path: Path) -> None:
     dataset = open_dataset(patches.root)
-    with pytest.raises(SpecError, match=r"one channel with a number for each structure; add `layout: map`"):
+    with pytest.raises(SpecError, match=r"one channel with a number for each; add `layout: map`"):
         export_nnunet(dataset, tmp_path, number=7, label="tumor")
 
 
