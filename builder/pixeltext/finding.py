@@ -12,12 +12,16 @@ from PIL import Image
 from builder.pixeltext.engines import Box, Engine, Reading
 from builder.pixeltext.views import Picture, tiles_of, views_of
 
-VERSION = 1
+VERSION = 2
 """Increased when the same frame would give other rectangles."""
 
 SURE = ((2, 0.5), (4, 0.25))
 """How many different letters or digits a piece of text has at least, and how sure an engine must then be of it. Round
 organs are read as 0, edges as 1."""
+
+THICK, OF_THICK = 0.25, 5
+"""Pieces thicker than this part of the picture's shorter side have at least so many different letters or digits: whole
+sections of a body were read as two."""
 
 WANTED_SIDE = 640
 """Small pictures are enlarged until their shorter side has about so many pixels, at most ``MOST_ENLARGED`` times."""
@@ -50,7 +54,8 @@ def find_text(
     found: list[Found] = []
     for picture in views_of(frame, window=window):
         for engine in engines:
-            readings = list(_read(picture, engine))
+            thick = THICK * min(size)
+            readings = [r for r in _read(picture, engine) if _thickness(r.box) <= thick or r.characters >= OF_THICK]
             found += [Found(_widened(r.box, size), r.score, engine.name) for r in _accepted(readings)]
     return merged(found)
 

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 Picture = NDArray[np.uint8]
 """(row, column) grey values."""
 
-FEW = 0.001
-"""Share of the pixels that the brightest, or the darkest, values may have for a view of their own: text is thin."""
+FEW = 0.1
+"""Share of the pixels that the values of an end may have for a view of their own: text is thin."""
+END = 0.1
+"""Part of the values that counts as the bright, or the dark, end."""
 
 
 def views_of(frame: NDArray[Any], *, window: tuple[float, float] | None = None) -> Iterator[Picture]:
@@ -54,6 +56,17 @@ def _greys(values: NDArray[np.float32], window: tuple[float, float] | None) -> I
         yield _windowed(values, lowest, highest)
     if window is not None and deep:
         yield _windowed(values, *window)
+    if not deep:
+        yield from _ends(values, lowest, highest)
+
+
+def _ends(values: NDArray[np.float32], lowest: float, highest: float) -> Iterator[Picture]:
+    """Show the brightest and the darkest values alone where they are few: text over speckle has no other contrast."""
+    part = END * (highest - lowest)
+    if (values >= highest - part).mean() <= FEW:
+        yield _windowed(values, highest - 2 * part, highest)
+    if (values <= lowest + part).mean() <= FEW:
+        yield _windowed(values, lowest, lowest + 2 * part)
 
 
 def _windowed(values: NDArray[np.float32], low: float, high: float) -> Picture:

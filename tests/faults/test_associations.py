@@ -25,7 +25,11 @@ from tests.sources.servers import free_port
 from tests.synthetic import ct_series
 
 pytest.importorskip("pynetdicom")
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of sockets that the faults close
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of sockets that the faults close
+    # a server of pynetdicom that ends while an idle association times out raises in the thread of that association
+    pytest.mark.filterwarnings("ignore:Exception in thread:pytest.PytestUnhandledThreadExceptionWarning"),
+]
 Everything = tuple[list[dict[str, Any]], list[bytes]]
 FAULTS = [("find", fault) for fault in FIND_FAULTS] + [("get", fault) for fault in GET_FAULTS]
 
