@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import ceil, floor
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from builder.pixeltext.engines import Box, Engine, Reading
-from builder.pixeltext.views import Picture, tiles_of, views_of
+from builder.pixeltext.views import Picture, ends_of, tiles_of, views_of
 
 VERSION = 2
 """Increased when the same frame would give other rectangles."""
@@ -18,6 +19,9 @@ VERSION = 2
 SURE = ((2, 0.5), (4, 0.25))
 """How many different letters or digits a piece of text has at least, and how sure an engine must then be of it. Round
 organs are read as 0, edges as 1."""
+
+SURER = ((2, 0.5),)
+"""The same for views of the brightest and darkest values alone."""
 
 THICK, OF_THICK = 0.25, 5
 """Pieces thicker than this part of the picture's shorter side have at least so many different letters or digits: whole
@@ -51,12 +55,13 @@ def find_text(
         As ``views_of`` takes them.
     """
     size = frame.shape[:2]
+    thick = THICK * min(size)
+    views = chain(((view, SURE) for view in views_of(frame, window=window)), ((view, SURER) for view in ends_of(frame)))
     found: list[Found] = []
-    for picture in views_of(frame, window=window):
+    for picture, sure in views:
         for engine in engines:
-            thick = THICK * min(size)
             readings = [r for r in _read(picture, engine) if _thickness(r.box) <= thick or r.characters >= OF_THICK]
-            found += [Found(_widened(r.box, size), r.score, engine.name) for r in _accepted(readings)]
+            found += [Found(_widened(r.box, size), r.score, engine.name) for r in _accepted(readings, sure)]
     return merged(found)
 
 
@@ -78,9 +83,9 @@ def _read(picture: Picture, engine: Engine) -> Iterable[Reading]:
             yield Reading(box, reading.score, reading.characters)
 
 
-def _accepted(readings: Sequence[Reading]) -> list[Reading]:
+def _accepted(readings: Sequence[Reading], least: Sequence[tuple[int, float]]) -> list[Reading]:
     """Return the pieces that are text, and unsure ones of about their height right beside them."""
-    sure = [r for r in readings if any(r.characters >= n and r.score >= least for n, least in SURE)]
+    sure = [r for r in readings if any(r.characters >= n and r.score >= score for n, score in least)]
     rest = [r for r in readings if r not in sure and r.characters]
     return sure + [r for r in rest if any(_continues(r.box, other.box) for other in sure)]
 

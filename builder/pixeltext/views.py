@@ -56,12 +56,21 @@ def _greys(values: NDArray[np.float32], window: tuple[float, float] | None) -> I
         yield _windowed(values, lowest, highest)
     if window is not None and deep:
         yield _windowed(values, *window)
-    if not deep:
-        yield from _ends(values, lowest, highest)
 
 
-def _ends(values: NDArray[np.float32], lowest: float, highest: float) -> Iterator[Picture]:
-    """Show the brightest and the darkest values alone where they are few: text over speckle has no other contrast."""
+def ends_of(frame: NDArray[Any]) -> Iterator[Picture]:
+    """Yield the brightest, and the darkest, values of a frame alone where they are few.
+
+    Text over speckle has no other contrast, but parts of a body look like letters there, too: a reading must be surer.
+    Only (row, column) frames whose values lie within 255 have such views; in others a window of ``views_of`` shows it.
+    """
+    if frame.ndim == 3:
+        return
+    values = frame.astype(np.float32)
+    values[~np.isfinite(values)] = 0
+    lowest, highest = float(values.min()), float(values.max())
+    if not 0 < highest - lowest <= 255:
+        return
     part = END * (highest - lowest)
     if (values >= highest - part).mean() <= FEW:
         yield _windowed(values, highest - 2 * part, highest)

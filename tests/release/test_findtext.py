@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from builder.cli import app
 from builder.errors import LayoutError, OutcomeError, SpecError
 from builder.pixeltext.engines import Reading, characters_in
-from builder.pixeltext.finding import Found, find_text, merged
-from builder.pixeltext.views import tiles_of, views_of
+from builder.pixeltext.finding import OF_THICK, Found, find_text, merged
+from builder.pixeltext.views import ends_of, tiles_of, views_of
 from builder.release.found import FOUND, Seen, found_table, parse_found
 from builder.release.searching import window_of
 from builder.run.findtext import find_text as search
@@ -170,7 +170,7 @@ def test_rectangles_are_scaled_back_widened_and_joined() -> None:
         Reading((300, 320, 20, 100), 0.3, 4),
     )
     found = find_text(frame, [engine])
-    assert engine.shown == [(640, 640)]
+    assert engine.shown == [(640, 640)] * 2, "all values, and the brightest alone"
     assert [f.box for f in found] == [(7, 23, 7, 53), (7, 23, 49, 65), (147, 163, 7, 53)]
     joined = merged([Found((0, 10, 0, 10), 0.5, "a"), Found((2, 12, 1, 9), 0.8, "b"), Found((50, 60, 0, 5), 0.6, "a")])
     assert joined == [Found((0, 12, 0, 10), 0.8, "b"), Found((50, 60, 0, 5), 0.6, "a")]
@@ -188,6 +188,23 @@ def test_views_show_text_beyond_the_values_of_the_anatomy() -> None:
     red = np.zeros((8, 8, 3), np.uint8)
     red[2, 2] = (255, 0, 0)
     assert [int(v[2, 2]) for v in views_of(red)] == [255, 0]
+
+
+def test_text_over_speckle_stands_out_among_the_brightest_values() -> None:
+    rng = np.random.default_rng(1)
+    frame = np.clip(rng.rayleigh(70, (64, 64)), 0, 220).astype(np.uint8)
+    frame[:, :10] = 0  # beside the sector
+    frame[10:12, 10:20] = 255
+    (bright,) = ends_of(frame)
+    assert bright[10, 10] == 255
+    assert np.percentile(bright, 90) == 0
+    assert not [*ends_of(np.full((8, 8), 7, np.uint8)), *ends_of(frame.astype(np.int16) * 16)]
+
+
+def test_a_whole_section_is_not_read_as_a_few_letters() -> None:
+    frame = np.zeros((400, 400), np.uint8)
+    for characters, found in ((OF_THICK - 1, 0), (OF_THICK, 1)):
+        assert len(find_text(frame, [_Scripted(Reading((0, 400, 0, 400), 0.9, characters))])) == found
 
 
 def test_tiles_cover_a_large_picture() -> None:
