@@ -2,9 +2,10 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 import google_crc32c
@@ -214,13 +215,13 @@ class Crop:
         Where the object is in memory, Numba is installed, and numcodecs lets its Blosc be called, a compiled loop
         decodes all chunks, and a chunk is compared with its checksum when it is first read after the object was opened.
         """
-        decode, held = _box_decoder(), source.held()
-        if decode is None or held is None or not out.flags.c_contiguous:
+        crops, held = _compiled(), source.held()
+        if crops is None or held is None or not out.flags.c_contiguous:
             self._read_slowly(source, start, out=out)
             return
         packing = None if source.packed is None else source.packed.packing
         voxels = out if packing is None else np.empty(out.shape, self.layout.dtype)
-        while (wrong := decode(*held, self.grid, self.layout.chunk, start, voxels)) == _UNCOMPARED:
+        while (wrong := crops.decode_box(*held, self.grid, self.layout.chunk, start, voxels)) == crops.UNCHECKED:
             source.compare([number for number, _ in self._touched(start, out.shape)])
             held = source.held() or held
         if wrong >= 0:
@@ -247,18 +248,14 @@ class Crop:
             out[tuple(there)] = whole[tuple(here)]
 
 
-_UNCOMPARED = -2
-"""What the compiled loop returns where a box touches a chunk that was not compared yet."""
-
-
 @cache
-def _box_decoder() -> Callable[..., int] | None:
+def _compiled() -> ModuleType | None:
     """Return the compiled loop, or None where Numba is not installed or Blosc's functions cannot be called."""
     try:
-        from builder.kernels.crops import can_decode_boxes, decode_box
+        from builder.kernels import crops
     except ImportError:
         return None
-    return decode_box if can_decode_boxes() else None
+    return crops if crops.can_decode_boxes() else None
 
 
 def chunk_count(layout: FieldLayout, shape: tuple[int, int, int]) -> int:

@@ -11,7 +11,7 @@ from pydicom import Dataset
 
 from builder.decode.format import BIG_ENDIAN, PixelFormat, pixel_format
 from builder.defacers.cells import CELL_MM, NOTHING, Bools, Cells, united, without
-from builder.defacers.defacing import MOST_KEPT, Defacing, find_face
+from builder.defacers.defacing import MOST_KEPT, Defacing, emptied, find_face
 from builder.defacers.heads import Verdict
 from builder.deid.pixels import shows_face
 from builder.errors import CaseError, Reason
@@ -101,12 +101,7 @@ def take_out(clean: Dataset, cells: Cells) -> bool:
     if not gone.any():
         return False
 
-    def change(frames: NDArray[Any], _: str) -> None:
-        for frame, out in zip(frames, gone, strict=True):
-            if out.any():
-                frame[out] = frame[~out].min() if not out.all() else frame.min()
-
-    rewrite(clean, form, change)
+    rewrite(clean, form, lambda frames, _: emptied(frames, gone))
     return True
 
 

@@ -20,7 +20,7 @@ BOXES = (((0, 0, 0), (4, 5, 6)), ((1, 2, 3), (3, 3, 3)), ((3, 4, 5), (1, 1, 1)),
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Crops are decoded by the compiled loop, or as where Numba is missing."""
     if request.param == "plain":
-        monkeypatch.setattr("builder.reader.shard._box_decoder", lambda: None)
+        monkeypatch.setattr("builder.reader.shard._compiled", lambda: None)
     return str(request.param)
 
 
