@@ -8,6 +8,8 @@ CORPUS ?= corpus
 CONTOURS := .contours
 # One thread of linear algebra a process, as the command line sets it: tests run side by side, and threads would only wait.
 export OPENBLAS_NUM_THREADS ?= 1
+# Where Python is told to keep no bytecode, each of the thousand processes of the tests would compile its libraries anew: 4 s.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup servers demo test check wheels faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers test-radiomics withdrawals test-reader docs docs-all mutants bench contours canaries deid-score release-score releases text-score text-released faces-score clean
 
