@@ -1,0 +1,1 @@
+"""One dataset over several hospitals while no image leaves: signed documents, offers, joint plans, receipts."""
