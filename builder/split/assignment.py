@@ -13,6 +13,7 @@ from builder.model.keyed import Key
 from builder.split.options import whole_shares
 from builder.split.problem import Problem
 from builder.split.rounding import round_shares
+from builder.split.shares import reachable
 from builder.split.strata import Strata, stratify
 
 Integers = NDArray[np.int64]
@@ -161,7 +162,7 @@ def _counts(strata: Strata, fixed: Integers, counted: NDArray[np.bool_], shares:
         parts = 1  # more than ten splits: shares of fixed strata are then rounded to the common denominator
     scale, ratio = sum(shares) * parts, np.array(shares, dtype=np.int64) * parts
     exact = sizes[:, None] * ratio[None, :]
-    reachable = exact if not len(pinned) else _reachable(exact, held * scale, scale)
+    reached = exact if not len(pinned) else reachable(exact, held * scale, scale)
     targets = np.zeros((len(strata.levels) + 1, splits), dtype=np.int64)
     for column in range(strata.levels_of.shape[1]):
         np.add.at(targets, strata.levels_of[:, column], exact)
@@ -171,28 +172,8 @@ def _counts(strata: Strata, fixed: Integers, counted: NDArray[np.bool_], shares:
         bounds = (np.zeros_like(total), np.full_like(total, len(fixed)))
     order = np.array([key.number("cell", str(i)) >> 1 for i in range(cells)], dtype=np.int64)
     return round_shares(
-        Problem(reachable, scale, strata.stratum_of, strata.levels_of, targets[:-1], total, bounds, order)
+        Problem(reached, scale, strata.stratum_of, strata.levels_of, targets[:-1], total, bounds, order)
     )
-
-
-def _reachable(exact: Integers, held: Integers, scale: int) -> Integers:
-    """Return (cell, split) the shares nearest to the exact ones that leave everybody where previous versions put them.
-
-    Newcomers are poured like water into the splits that lack most: ``held + max(0, level - (held - exact))``.
-    """
-    reachable = held.copy()
-    for cell in np.flatnonzero(exact.sum(axis=1) > held.sum(axis=1)).tolist():
-        newcomers = int(exact[cell].sum() - held[cell].sum())
-        excess = held[cell] - exact[cell]
-        ranked = np.argsort(excess, kind="stable")
-        for wet in range(1, len(ranked) + 1):
-            level, left = divmod(newcomers + int(excess[ranked[:wet]].sum()), wet)
-            if wet == len(ranked) or level <= excess[ranked[wet]]:
-                break
-        poured = np.maximum(0, level - excess)
-        poured[ranked[:left]] += 1  # parts of a person that no level divides; none when the scale is a multiple
-        reachable[cell] = held[cell] + poured
-    return reachable
 
 
 def _deal(

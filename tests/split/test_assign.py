@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from builder.errors import SpecError
 from builder.split import Folds, HoldOut, Splits, assign, folds, options
-from builder.split.assignment import _reachable
+from builder.split.shares import reachable
 from builder.split.strata import stratify
 
 RATIOS = {"train": 0.70, "validation": 0.15, "test": 0.15}
@@ -271,8 +271,8 @@ def test_blocks_of_the_spec_do_not_change(block: BaseModel) -> None:
 
 
 def test_newcomers_go_to_the_split_that_lacks_most_if_others_have_too_many():
-    assert _reachable(np.array([[10, 10]]), np.array([[15, 0]]), 1).tolist() == [[15, 5]]
-    assert _reachable(np.array([[10, 10, 10]]), np.array([[15, 2, 3]]), 1).tolist() == [[15, 8, 7]]
+    assert reachable(np.array([[10, 10]]), np.array([[15, 0]]), 1).tolist() == [[15, 5]]
+    assert reachable(np.array([[10, 10, 10]]), np.array([[15, 2, 3]]), 1).tolist() == [[15, 8, 7]]
 
 
 def test_a_cell_lies_on_one_level_of_each_column():
