@@ -3,6 +3,7 @@
 from builder.split.assignment import assign
 from builder.split.exports import csv_text, nnunet_splits
 from builder.split.holdouts import folds, hold_out, leave_one_out
+from builder.split.joint import assign_by_quotas
 from builder.split.options import TRUE_DATE, Folds, HoldOut, Splits, Tested
 from builder.split.registry import Group, Registry
 from builder.split.registry_rows import REGISTRY_SCHEMA
@@ -18,6 +19,7 @@ __all__ = [
     "Splits",
     "Tested",
     "assign",
+    "assign_by_quotas",
     "csv_text",
     "deal_elsewhere",
     "folds",

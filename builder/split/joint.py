@@ -1,0 +1,126 @@
+"""Deal the newcomers of one site by the quotas of a joint plan, instead of by ratios of its own."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from builder.errors import SpecError
+from builder.model.keyed import Key
+from builder.split.problem import Integers, Problem
+from builder.split.rounding import round_shares
+from builder.split.shares import spread
+from builder.split.strata import Strata, stratify
+
+HOME: Final = "stratum"
+"""Column of persons: the stratum or pool of the joint plan that each belongs to."""
+
+SCALE: Final = 2520
+"""Parts of a person in which shares are counted."""
+
+
+def assign_by_quotas(
+    persons: pa.Table,
+    *,
+    quotas: Mapping[str, Mapping[str, int]],
+    strata: Sequence[str],
+    seed: int,
+    previous: pa.Table | None = None,
+) -> pa.Table:
+    """Deal newcomers so that each stratum of the joint plan fills its quota.
+
+    Parameters
+    ----------
+    persons
+        One row a person: ``person_key``, ``stratum`` (a name in ``quotas``) and the strata columns, by which the
+        persons of one quota are spread evenly over the splits.
+    quotas
+        Stratum to split to newcomers.
+    strata, seed
+        As ``assign`` takes them.
+    previous
+        ``person_key`` and ``split`` of persons who keep their split. They fill no quota.
+
+    Returns
+    -------
+    pyarrow.Table
+        ``person_key``, ``split``, ``stratum`` and ``pooled`` (false), one row a person, sorted by ``person_key``.
+
+    Raises
+    ------
+    SpecError
+        If a newcomer is in a stratum without a quota.
+
+    Notes
+    -----
+    Where as many newcomers are found as the plan has counted, every quota is filled to the person. Where more or fewer
+    are found, because the archive has changed since the offer, their shares are those of the quota, rounded.
+    """
+    table = persons.sort_by("person_key")
+    keys = table["person_key"].to_pylist()
+    homes = table[HOME].to_pylist()
+    known = {} if previous is None else _splits(previous)
+    splits = tuple(dict.fromkeys(name for quota in quotas.values() for name in quota))
+    fresh = [n for n, person in enumerate(keys) if person not in known]
+    without = sorted({homes[n] for n in fresh if not sum(quotas.get(homes[n], {}).values())})
+    if without:
+        raise SpecError(
+            f"found newcomers in the stratum {without[0]!r}, for which the joint plan has no quota; offer again, so "
+            "that a new plan counts them"
+        )
+    chosen = dict(known)
+    if fresh:
+        part = table.take(pa.array(fresh, pa.int64()))
+        dealt = _dealt(part, stratify(part, [HOME, *strata], smallest=1), quotas, splits, seed)
+        chosen.update(zip(part["person_key"].to_pylist(), [splits[n] for n in dealt.tolist()], strict=True))
+    return pa.table(
+        {
+            "person_key": pa.array(keys, pa.string()),
+            "split": pa.array([chosen[k] for k in keys], pa.string()),
+            "stratum": pa.array(homes, pa.string()),
+            "pooled": pa.array([False] * len(keys), pa.bool_()),
+        }
+    )
+
+
+def _splits(previous: pa.Table) -> dict[str, str]:
+    return dict(zip(previous["person_key"].to_pylist(), previous["split"].to_pylist(), strict=True))
+
+
+def _dealt(
+    people: pa.Table, sorted_in: Strata, quotas: Mapping[str, Mapping[str, int]], splits: tuple[str, ...], seed: int
+) -> Integers:
+    """Return (person,) the split of each newcomer: the counts of every cell first, then persons in keyed order."""
+    homes = people[HOME].to_pylist()
+    names = sorted(set(homes))
+    home_of = np.zeros(len(sorted_in.sizes), dtype=np.int64)
+    home_of[sorted_in.cell_of] = [names.index(home) for home in homes]
+    shares = np.zeros((len(home_of), len(splits)), dtype=np.int64)
+    for place, home in enumerate(names):
+        inside = home_of == place
+        sizes = sorted_in.sizes[inside]
+        shares[inside] = spread(_goal(quotas[home], splits, int(sizes.sum())), sizes, SCALE)
+    targets = np.zeros((len(sorted_in.levels) + 1, len(splits)), dtype=np.int64)
+    for column in range(sorted_in.levels_of.shape[1]):
+        np.add.at(targets, sorted_in.levels_of[:, column], shares)
+    total = shares.sum(axis=0)
+    key = Key(hashlib.sha256(f"joint split {seed}".encode()).digest())
+    order = np.array([key.number("cell", str(n)) >> 1 for n in range(len(home_of))], dtype=np.int64)
+    bounds = (total // SCALE, -(-total // SCALE))
+    counts = round_shares(Problem(shares, SCALE, home_of, sorted_in.levels_of, targets[:-1], total, bounds, order))
+    ranks = np.array([key.number("person", p) for p in people["person_key"].to_pylist()], dtype=np.uint64)
+    chosen = np.empty(len(homes), dtype=np.int64)
+    chosen[np.lexsort((ranks, sorted_in.cell_of))] = np.repeat(
+        np.tile(np.arange(len(splits)), len(counts)), counts.reshape(-1)
+    )
+    return chosen
+
+
+def _goal(quota: Mapping[str, int], splits: tuple[str, ...], persons: int) -> Integers:
+    """Return (split,) the shares of a quota among so many persons, in ``SCALE``-ths."""
+    asked = np.array([quota.get(split, 0) for split in splits], dtype=np.int64)
+    goal = asked * SCALE * persons // asked.sum()
+    goal[int(asked.argmax())] += persons * SCALE - goal.sum()
+    return np.asarray(goal)
