@@ -78,8 +78,8 @@ def read_code(root: Path) -> Code:
 
 
 def climbs(code: Code, rooms: list[str]) -> set[tuple[str, str]]:
-    """Return the steps of the walk from a function to one in a room above; ``rooms`` names them from the top."""
-    rank = {room: number for number, room in enumerate(rooms)}
+    """Return the steps of the walk from a function to one in a room above; ``rooms`` are lines, from the top."""
+    rank = {room: number for number, line in enumerate(rooms) for room in line.split(" | ")}
     onward = {name: [*code.calls(name)] for name in code.functions}
     called = {name for names in onward.values() for name in names}
     found: set[tuple[str, str]] = set()

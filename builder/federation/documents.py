@@ -1,0 +1,240 @@
+"""The documents that travel between a coordinator and its sites: spec, offer, plan and receipt. A person can read each.
+
+A file is JSON of ``document`` and ``signature``. Its text is the one that ``written`` gives, to the byte: whatever else
+stands in a file was added by somebody, and is refused.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from builder.errors import LayoutError, counted
+from builder.model.canonical import Json, canonical_json
+from builder.specfile.messages import described
+
+FORMAT: Final = 1
+"""Increased when what a document says changes its meaning; every document states it, and others are refused."""
+
+MOST_BYTES: Final = 4 << 20
+"""No document is larger: it holds numbers that a person reads."""
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+PublicKey = Annotated[str, Field(pattern=r"^ed25519:[0-9a-f]{64}$")]
+Text = Annotated[str, Field(max_length=400)]
+Count = Annotated[int, Field(ge=0, lt=1 << 53)]
+Hidden: TypeAlias = Count | None
+"""A count, or null where it is suppressed."""
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Row(_Closed):
+    """A cell of a table: its level of each column, and how many are in it."""
+
+    levels: list[Text]
+    count: Hidden
+
+
+class Table(_Closed):
+    """Counts by the levels of some columns. A suppressed cell is null; cells that are not listed hold nobody."""
+
+    name: Text
+    columns: list[Text]
+    of: Literal["persons", "series", "cases", "files"] = "persons"
+    rows: list[Row]
+    total: Hidden = None
+
+
+class Histogram(_Closed):
+    """Counts between fixed edges. A bin holds values from its lower edge up to, but without, its upper edge."""
+
+    quantity: Text
+    of: Literal["persons", "cases"]
+    split: Text = ""
+    edges: list[float]
+    counts: list[Hidden]
+
+
+class _Document(_Closed):
+    """What every document begins with; ``nonce`` makes two documents differ that say the same."""
+
+    format: Literal[1] = FORMAT
+    federation: Name
+    sequence: Annotated[int, Field(ge=1, lt=1 << 31)]
+    nonce: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+class Spec(_Document):
+    """What a coordinator asks its sites to build: the text of a spec, and the sites with their public keys."""
+
+    kind: Literal["spec"] = "spec"
+    spec: Annotated[str, Field(max_length=1 << 20)]
+    sites: Annotated[dict[Name, PublicKey], Field(min_length=1, max_length=1000)]
+
+
+class Offer(_Document):
+    """What a site could bring, as numbers: ``strata`` counts newcomers, whom a joint plan deals."""
+
+    kind: Literal["offer"] = "offer"
+    site: Name
+    spec: Digest
+    k: Annotated[int, Field(ge=2)]
+    persons: Hidden
+    strata: Table
+    pooled: Hidden
+    tables: list[Table]
+    histograms: list[Histogram]
+    lock: dict[Text, Text]
+    withheld: list[Text]
+
+
+class Quota(_Closed):
+    """How many newcomers of a stratum go to each split at a site; ``levels`` is empty for all other strata together."""
+
+    levels: list[Text]
+    counts: dict[Text, Count]
+
+
+class Plan(_Document):
+    """The joint plan: one rule for all sites, and a quota for each site and stratum."""
+
+    kind: Literal["plan"] = "plan"
+    spec: Digest
+    offers: dict[Name, Digest]
+    ratios: dict[Text, float]
+    strata: list[Text]
+    quotas: dict[Name, list[Quota]]
+    held_out: dict[Name, Text]
+    rules: list[Text]
+    differences: list[Text]
+    histograms: list[Histogram]
+
+
+class Receipt(_Document):
+    """What a site has built under a plan, as tallies. ``version`` is that of its dataset."""
+
+    kind: Literal["receipt"] = "receipt"
+    site: Name
+    plan: Digest
+    version: Digest | Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    k: Annotated[int, Field(ge=2)]
+    splits: list[Table]
+    tables: list[Table]
+    histograms: list[Histogram]
+    lock: dict[Text, Text]
+    withheld: list[Text]
+
+
+Document: TypeAlias = Spec | Offer | Plan | Receipt
+D = TypeVar("D", Spec, Offer, Plan, Receipt)
+KINDS: Final[Mapping[str, type[Document]]] = {"spec": Spec, "offer": Offer, "plan": Plan, "receipt": Receipt}
+
+
+class Signature(_Closed):
+    """Who signed, and the Ed25519 signature (RFC 8032) of ``signed_bytes``, in hexadecimal digits."""
+
+    key: PublicKey
+    value: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
+
+
+class Envelope(_Closed):
+    """A file: the document, and its signature once somebody has approved it."""
+
+    document: Annotated[Document, Field(discriminator="kind")]
+    signature: Signature | None = None
+
+
+def signed_bytes(document: Document) -> bytes:
+    """Return what is signed: it names the kind, so that nothing that was signed as one thing passes as another."""
+    return f"builder federation {FORMAT} {document.kind}\n".encode() + canonical_json(document.model_dump(mode="json"))
+
+
+def digest(document: Document) -> str:
+    """Return the SHA-256 of what is signed, by which other documents name this one."""
+    return hashlib.sha256(signed_bytes(document)).hexdigest()
+
+
+def written(document: Document, signature: Signature | None = None) -> bytes:
+    """Return the text of a file: sorted keys, one fact a line."""
+    facts = Envelope(document=document, signature=signature).model_dump(mode="json")
+    return (json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def read(data: bytes, kind: type[D], *, where: str) -> tuple[D, Signature | None]:
+    """Return the document in a file and its signature, which nobody has checked yet.
+
+    Raises
+    ------
+    LayoutError
+        If it is no document, one of another kind or format, or its text is not the one that ``written`` gives.
+    """
+    name = kind.model_fields["kind"].default
+    facts = _facts(data, name, where)
+    found = facts["document"].get("kind")
+    if found != name:
+        raise LayoutError(
+            f"{where}: found {_article(found)}, expected {_article(name)} of a federation; name the right file"
+        )
+    if facts["document"].get("format") != FORMAT:
+        raise LayoutError(
+            f"{where}: found format {facts['document'].get('format')!r} of the {name}, expected {FORMAT}; both sides "
+            "need releases of builder that write the same format"
+        )
+    try:
+        envelope = Envelope.model_validate_json(data)
+    except ValidationError as error:
+        _, message, _ = next(described(error, facts, Envelope, kind))
+        raise LayoutError(f"{where}: {message}; it was changed or damaged: ask for it again") from None
+    document = envelope.document
+    if not isinstance(document, kind) or written(document, envelope.signature) != data:
+        raise LayoutError(
+            f"{where}: found a text that says the same as a {name}, but was not written by builder, expected the file "
+            "as it was written, to the byte; ask for it again, and send files as attachments"
+        )
+    return document, envelope.signature
+
+
+def _facts(data: bytes, name: str, where: str) -> dict[str, Any]:
+    if len(data) > MOST_BYTES:
+        raise LayoutError(f"{where}: found {counted(len(data), 'byte')}, expected at most {MOST_BYTES:,}")
+    try:
+        facts = json.loads(data)
+    except (ValueError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict) or not isinstance(facts.get("document"), dict):
+        raise LayoutError(
+            f"{where}: found no document of a federation, expected JSON of 'document' and 'signature', as builder "
+            f"writes {_article(name)}; it was cut off or is another file"
+        )
+    return facts
+
+
+def _article(kind: Any) -> str:
+    return f"an {kind}" if str(kind)[:1] in "aeio" else f"a {kind}" if kind in KINDS else "something else"
+
+
+def published_schemas() -> dict[str, Json]:
+    """Return the JSON Schema of each kind of file, for those who check what leaves by other programs."""
+    schemas: dict[str, Json] = {}
+    for name, kind in KINDS.items():
+        schema = kind.model_json_schema()
+        definitions = {**schema.pop("$defs", {}), **Signature.model_json_schema().pop("$defs", {})}
+        schemas[name] = {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "title": f"{name} of a federation",
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["document", "signature"],
+            "properties": {
+                "document": {**schema, "required": sorted(schema["properties"])},
+                "signature": {"anyOf": [Signature.model_json_schema(), {"type": "null"}]},
+            },
+            "$defs": definitions,
+        }
+    return schemas
