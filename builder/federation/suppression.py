@@ -116,15 +116,28 @@ class _Hiding:
             if not len(narrow):
                 return
             here = int(narrow[np.argmin(self.values[narrow])])
-            if self.values[here] >= self.k:
-                self._find(here, high=int(self.values[here]) - self.k)
-            elif self.ranges.high[here] < self.k:
-                self._find(here, low=self.k)
+            value, high = int(self.values[here]), int(self.ranges.high[here])
+            if value >= self.k:
+                done = self._find(here, high=value - self.k) or self._find(here, low=value + self.k)
             else:
-                self._find(here, high=0)
+                done = self._find(here, low=self.k) if high < self.k else self._find(here, high=0)
+            if not done and not self._is_wide(here):
+                raise PrivacyError(
+                    "found earlier tables that give away a hidden number of this one, expected none; tell nothing more "
+                    "of these columns, or ask for less"
+                )
 
-    def _find(self, here: int, *, low: float = -np.inf, high: float = np.inf) -> None:
-        """Find the witness with this pattern in these bounds that changes the fewest persons in patterns shown."""
+    def _is_wide(self, here: int) -> bool:
+        """Return whether the ends of what a pattern can be lie far enough apart while all that is shown stays shown."""
+        for sign in (1.0, -1.0):
+            self._find(here, toward=sign)
+        return int(self.ranges.width()[here]) >= self.k
+
+    def _find(self, here: int, *, low: float = -np.inf, high: float = np.inf, toward: float = 0.0) -> bool:
+        """Find the witness with this pattern in these bounds that changes the fewest persons in patterns shown.
+
+        With ``toward``, none is changed, and the witness is the one with the fewest (1) or most (-1) in the pattern.
+        """
         from scipy.sparse import csr_array, eye_array, hstack, vstack
 
         shown = np.flatnonzero(~self.hidden & ~self.fixed)
@@ -135,12 +148,12 @@ class _Hiding:
         least, most = (np.concatenate([self.values[shown], self.fact_values, [end]]) for end in (low, high))
         price = self.price[shown]
         cells = self.sums.shape[1]
-        cost = np.concatenate([np.zeros(cells), price, price])
+        cost = np.concatenate([toward * self.sums[[here]].toarray()[0], price, price])
+        if toward:
+            cost[cells:] = self.upper * len(self.values)
         witness = solve(cost, Known(rows, least, most), self.upper, whole=cells)
         if witness is None:
-            raise PrivacyError(
-                "found earlier tables that give away a hidden number of this one, expected none; tell nothing more of "
-                "these columns, or ask for less"
-            )
+            return False
         self.hidden |= ((self.sums @ witness).astype(np.int64) != self.values) & ~self.fixed
         self.ranges.add(witness)
+        return True
