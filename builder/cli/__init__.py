@@ -60,11 +60,15 @@ def _tell_version(wanted: bool) -> None:
 
 @app.callback()
 def about(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Build machine-learning datasets out of medical imaging archives."""
+    if quiet:  # typed before the command, it holds for the command
+        context.default_map = {name: {"quiet": True} for name in context.command.commands}  # type: ignore[attr-defined]
 
 
 @app.command()
@@ -248,6 +252,7 @@ def init(
     ] = "pretraining",
     cluster: Cluster = "serial",
     workers: Workers = None,
+    quiet: Quiet = False,
 ) -> None:
     """Print a commented spec to start from, written from a scan of an archive; a plan accepts it as it is."""
     from builder.library.starter import TASKS, starter_spec, starting_folders, starting_layout, written
@@ -256,7 +261,7 @@ def init(
 
     if task not in TASKS:
         raise SpecError(f"--task: found {task!r}, expected one of {', '.join(TASKS)}")
-    with continuing("nothing was written"), open_progress(style(False)) as progress:
+    with continuing("nothing was written"), open_progress(style(False, quiet)) as progress:
         outcome = look([path], cluster=cluster, workers=workers, progress=progress)
         layout, tables = starting_layout(outcome), outcome.tables
         folders: tuple[str, ...] = ("",)
@@ -282,6 +287,7 @@ def scan(
     ] = None,
     cluster: Cluster = "serial",
     workers: Workers = None,
+    quiet: Quiet = False,
     as_json: Machine = False,
 ) -> None:
     """Say what an archive holds, before any spec exists: like series, labels, tables, formats, damaged files.
@@ -292,7 +298,7 @@ def scan(
     from builder.run.progress import open_progress
     from builder.run.scan import scan as look
 
-    with continuing("what was read stays with --keep"), open_progress(style(as_json)) as progress:
+    with continuing("what was read stays with --keep"), open_progress(style(as_json, quiet)) as progress:
         outcome = look(path, cluster=cluster, workers=workers, progress=progress, page=html, keep=keep)
     present(outcome.facts(), as_json, lambda: text_of_scan(outcome))
 

@@ -11,16 +11,13 @@ from numpy.typing import NDArray
 
 from builder.errors import CaseError, Reason
 from builder.files import FileFacts, FileFault, facts_from_json, read_voxels
-from builder.imaging.pictures import NO_PLACE, along_axes
+from builder.imaging.pictures import NO_PLACE, NO_SPACING, along_axes
 from builder.imaging.stacks.kinds import PROJECTED_MODALITIES
 from builder.imaging.stacks.options import REASONS, VolumeOptions, action_on, check_limits
 from builder.imaging.stacks.spacing import Verdict
 from builder.imaging.stacks.stack import AIR, COLOURS, Stack
 from builder.model.case import ValueDomain, Volume
 from builder.model.geometry import Geometry
-
-NO_SPACING = "pixel_spacing_unknown"
-"""Note on a picture whose millimetres nobody states; it cannot be resampled."""
 
 EXACT_FLOAT32 = 2**24
 """Whole numbers up to this are exact in a float32."""

@@ -8,6 +8,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from builder.imaging.parse import leniently
+from builder.imaging.pictures import NO_SPACING
 from builder.imaging.stacks.stack import Stack
 from builder.model.case import ValueDomain, Volume
 from builder.model.geometry import Geometry
@@ -68,7 +69,7 @@ def lint(volume: Volume, datasets: Sequence[Dataset] = ()) -> tuple[Finding, ...
     """
     return tuple(
         sorted(
-            [*_of_values(volume), *_of_grid(volume.geometry), *_of_headers(datasets)],
+            [*_of_values(volume), *_of_grid(volume.geometry, volume.notes), *_of_headers(datasets)],
             key=lambda f: [*Rule].index(f.rule),
         )
     )
@@ -78,7 +79,7 @@ def lint_stack(stack: Stack, kvp: float | None) -> tuple[Finding, ...]:
     """Run the checks that need only headers, before decoding: tube voltage, spacing and field of view."""
     found = [] if kvp is None or stack.modality != "CT" else _of_voltage(kvp)
     if stack.geometry is not None:
-        found = [*_of_grid(stack.geometry), *found]
+        found = [*_of_grid(stack.geometry, stack.notes), *found]
     return tuple(sorted(found, key=lambda f: [*Rule].index(f.rule)))
 
 
@@ -115,7 +116,10 @@ def _at_end_of_bits(value: float) -> bool:
     return any(int(value) + offset + 1 == 1 << bits for bits in range(8, 17) for offset in (0, 1000, 1024))
 
 
-def _of_grid(geometry: Geometry) -> list[Finding]:
+def _of_grid(geometry: Geometry, notes: Sequence[str]) -> list[Finding]:
+    """Check spacing and field of view, unless the image states no millimetres: its grid then counts pixels."""
+    if NO_SPACING in notes:
+        return []
     spacing = geometry.spacing_mm
     extent = [n * s for n, s in zip(geometry.shape, spacing, strict=True)]
     wide = [s for s in spacing if not SPACING_MM[0] <= s <= SPACING_MM[1]]

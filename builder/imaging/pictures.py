@@ -23,6 +23,9 @@ from builder.model.geometry import Geometry
 NO_PLACE = "no_patient_geometry"
 """Note on every picture: its grid is its own plane in mm and not patient space, so no mask in patient space fits it."""
 
+NO_SPACING = "pixel_spacing_unknown"
+"""Note on a picture whose millimetres nobody states; its grid counts pixels, and it cannot be resampled."""
+
 
 def assemble_picture(stack: Stack, datasets: Sequence[Dataset], options: VolumeOptions) -> Volume:
     """Decode one picture or film, with frames along the slice axis and colour as three channels.
@@ -165,7 +168,7 @@ def _plane(dataset: Dataset) -> tuple[NDArray[np.float64], tuple[str, ...]]:
             continue
         if down > 0 and across > 0 and np.isfinite([down, across]).all():
             return along_axes(down, across), ()
-    return along_axes(1.0, 1.0), ("pixel_spacing_unknown",)
+    return along_axes(1.0, 1.0), (NO_SPACING,)
 
 
 def along_axes(down: float, across: float) -> NDArray[np.float64]:

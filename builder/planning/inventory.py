@@ -29,7 +29,7 @@ from builder.storage import Store
 
 INDEX = "index"
 INVENTORY = "inventory"
-VERSION = 6
+VERSION = 7
 _RECEIPT = "inventory.json"
 
 

@@ -16,9 +16,10 @@ from builder.deid.pixels import FACE_RISK, PixelVerdict, blank, blank_outside, j
 from builder.deid.profile import Profile
 from builder.deid.uids import UidMap
 from builder.errors import CaseError, Reason
-from builder.imaging.filed import NO_SPACING, assemble_filed, filed_parts, filed_rows, filed_stack
+from builder.imaging.filed import assemble_filed, filed_parts, filed_rows, filed_stack
 from builder.imaging.lint import lint
 from builder.imaging.multiframe import settle
+from builder.imaging.pictures import NO_SPACING
 from builder.imaging.pixels.values import PixelFill
 from builder.imaging.quantities.philips import scales_of
 from builder.imaging.quantities.suv import Calibration, calibrate

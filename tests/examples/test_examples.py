@@ -20,12 +20,13 @@ SCORES = {
     "segment": (["--label", "shape", "--epochs", "3"], 0.9, 0.3),
     "classify": (["--column", "label.form", "--epochs", "15"], 0.9, 0.45),
     "detect": (["--label", "box", "--epochs", "25"], 0.9, 0.3),
-    "image_text": (["--epochs", "16"], 0.9, 0.7),
+    "image_text": (["--epochs", "16"], 0.9, 0.45),
 }
 """The options of examples, the score that each reaches at least, and the one that labels of others reach at most.
 
 Who learned nothing of three classes gives all pictures of one form the same class, which is right by luck for some of
-the three: of classes, the probability of the true one is compared, which is near 1 / 3 then.
+the three: of classes and of texts, the probability of the true one is compared, which is near 1 / 3 then. Over eight
+seeds, shuffled texts gave 0.329 to 0.334 of it, own ones 0.77 to 1.00, and 0.999 with the seed of the example.
 """
 
 
@@ -55,7 +56,7 @@ def score_of(name: str, *arguments: str, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(sys, "argv", [script.name, *arguments])
     runpy.run_path(str(script), run_name="__main__")
     printed = capsys.readouterr().out
-    return float(re.findall(r"(?:Dice|class|box|nearest) (\d\.\d{3})$", printed, re.MULTILINE)[0]), printed
+    return float(re.findall(r"(?:Dice|class|box|own text) (\d\.\d{3})$", printed, re.MULTILINE)[0]), printed
 
 
 @pytest.mark.parametrize("name", SCORES)

@@ -1,6 +1,7 @@
 """Radiographs, ultrasound, films and photographs against pydicom's own pixels, and the physics lint."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing, pixel_array
 
 from builder.errors import CaseError
-from builder.imaging.lint import Rule, lint
+from builder.imaging.lint import Rule, lint, lint_stack
 from builder.imaging.parse import leniently, parse_instance
 from builder.imaging.rows import instances_of
 from builder.imaging.stacks.options import VolumeOptions
@@ -162,3 +163,20 @@ def test_the_lint_names_constant_volumes_and_odd_grids() -> None:
     (stack,) = split_stacks(instances_of(made.images))
     found = lint(assemble(stack, made.images), made.images)
     assert [finding.rule for finding in found] == [Rule.CONSTANT, Rule.SPACING, Rule.EXTENT]
+
+
+@pytest.mark.parametrize(("stated", "rules"), [(None, []), (1.0, [Rule.EXTENT]), (0.1, [])])
+def test_a_picture_that_states_no_millimetres_has_no_field_of_view(stated: float | None, rules: list[Rule]) -> None:
+    ramp = np.arange(16 * 2730, dtype=np.uint16).reshape(16, 2730)
+    made = synthetic.mr_series(slices=1, shape=(16, 2730), voxels=ramp[None])
+    (film,) = made.images
+    film.SOPClassUID, film.Modality = "1.2.840.10008.5.1.4.1.1.1", "CR"
+    del film.ImagePositionPatient, film.ImageOrientationPatient, film.PixelSpacing
+    if stated is not None:
+        film.ImagerPixelSpacing = [10.0, stated]
+    (stack,) = split_stacks(instances_of([film]))
+    volume = assemble(stack, [film], KEEP)
+    assert volume.geometry.shape == (1, 16, 2730)
+    assert [finding.rule for finding in lint(volume, [film])] == rules
+    drawn = replace(stack, affine=tuple(map(tuple, volume.geometry.affine)), notes=volume.notes)
+    assert [finding.rule for finding in lint_stack(drawn, None)] == rules

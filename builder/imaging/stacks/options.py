@@ -90,7 +90,7 @@ class VolumeOptions(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    VERSION: ClassVar[int] = 7
+    VERSION: ClassVar[int] = 8
 
     regular: KeepOrNot = "keep"
     """Slices of equal distance and orientation."""
