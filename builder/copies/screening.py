@@ -94,6 +94,11 @@ def candidates(prints: Sequence[Print], neighbours: int) -> Iterator[tuple[int, 
     yield from ((whole, crop, chosen[whole, crop]) for whole, crop in sorted(chosen))
 
 
+def plain_hash(small: Reals) -> Reals:
+    """Return the (8, 8, 8) hash of a whole volume in whole numbers, or zeros if it has no structure."""
+    return np.asarray(_hashes(small, _WHOLE)[0])
+
+
 def _promising(prints: Sequence[Print], persons: Places, plain: Reals) -> list[Places]:
     """Return, for each volume, the volumes of other persons that may be crops of it, in order."""
     everybody = np.arange(len(prints))

@@ -55,10 +55,17 @@ def is_worth_a_look(row: Json) -> bool:
 def cramers_v(table: NDArray[np.int64]) -> float:
     """Return Cramer's V with Bergsma's correction (2013, doi:10.1016/j.jkss.2012.10.002); 0 for one row or column."""
     table = _without_empty_lines(table)
-    n, (rows, columns) = int(table.sum()), table.shape
+    if min(table.shape) < 2:
+        return 0.0
+    return corrected_v(chi_square(table), int(table.sum()), table.shape)
+
+
+def corrected_v(statistic: float, n: int, shape: tuple[int, ...]) -> float:
+    """Return Cramer's V from chi-square, the number of persons, and how many rows and columns hold somebody."""
+    rows, columns = shape
     if min(rows, columns) < 2 or n < 2:
         return 0.0
-    phi2 = max(0.0, chi_square(table) / n - (rows - 1) * (columns - 1) / (n - 1))
+    phi2 = max(0.0, statistic / n - (rows - 1) * (columns - 1) / (n - 1))
     rows_ = rows - (rows - 1) ** 2 / (n - 1)
     columns_ = columns - (columns - 1) ** 2 / (n - 1)
     smaller = min(rows_, columns_) - 1
