@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
@@ -31,7 +32,6 @@ from builder.imaging.stacks.options import admit
 from builder.imaging.volume import assemble
 from builder.library.volumes import KEEP_ALL
 from builder.planning.duplicates import find_duplicates, with_verdicts
-from builder.planning.merge import by_series
 from builder.protocols import Entry, Source
 from builder.sources.folder import Folder
 from builder.stages.index import index_partition
@@ -82,7 +82,8 @@ def held_in(corpus: Path, named: list[str]) -> Iterator[Held]:
         table = index_partition(source, 0, tuple(source.list()))
         table = with_verdicts(table, find_duplicates([table], [source]))
         table = table.filter([s == "instance" for s in table["status"].to_pylist()])
-        for number, rows in enumerate(by_series(table)):
+        for number, uid in enumerate(dict.fromkeys(table["series_uid"].to_pylist())):
+            rows = table.filter(pc.equal(table["series_uid"], uid))
             first = rows.slice(0, 1).to_pylist()[0]
             place = str(Path(first["path"]).parent)
             person = f"{folder.name}/{first['patient_id'] if folder.name in named else place}"

@@ -74,43 +74,71 @@ def find_matches(
         modalities the higher value applies (see ``limit``).
     """
     ordered = sorted(prints, key=lambda p: p.key)
-    equal = _equal_planes(ordered)
-    found = dict.fromkeys(equal, 1.0)
-    by_modality = [thresholds.get(p.modality, threshold) for p in ordered]
+    equal = equal_planes(ordered)
+    fitted: dict[tuple[int, int], float] = {}
     for whole, part, starts in candidates(ordered, neighbours) if neighbours else ():
-        pair = (min(whole, part), max(whole, part))
-        if found.get(pair, 0.0) < 1.0:
-            least = limit(ordered[whole], ordered[part], max(by_modality[whole], by_modality[part]))
-            agreement = _agreement(ordered[whole], ordered[part], starts, least)
-            found[pair] = max(found.get(pair, 0.0), agreement)
+        a, b = ordered[whole], ordered[part]
+        if (min(whole, part), max(whole, part)) not in equal:
+            least = limit(a, b, thresholds, threshold)
+            keep_best(fitted, whole, part, agreement(a, b, starts, least=least, thick=thick(a, b)))
+    return matches_of(ordered, equal, fitted, thresholds=thresholds, threshold=threshold)
+
+
+def keep_best(fitted: dict[tuple[int, int], float], whole: int, part: int, found: float) -> None:
+    """Keep the better agreement of two volumes, of which either may be a part of the other."""
+    pair = (min(whole, part), max(whole, part))
+    fitted[pair] = max(fitted.get(pair, 0.0), found)
+
+
+def matches_of(
+    ordered: Sequence[Print],
+    equal: Mapping[tuple[int, int], int],
+    fitted: Mapping[tuple[int, int], float],
+    *,
+    thresholds: Mapping[str, float] = THRESHOLDS,
+    threshold: float = THRESHOLD,
+) -> tuple[Match, ...]:
+    """Return the pairs that show one image: those with equal planes, and those that agree well enough.
+
+    Parameters
+    ----------
+    ordered
+        All volumes in the order of their keys; pairs are of their places.
+    equal, fitted
+        How many planes are equal, and how well small copies agree.
+    """
     matches = [
         Match(
             a.key, b.key, (a.person_key, b.person_key), (a.split, b.split), c, a.digest == b.digest,
             equal.get((i, j), 0),
         )
-        for (i, j), c in found.items()
+        for (i, j), c in {**fitted, **dict.fromkeys(equal, 1.0)}.items()
         for a, b in ((ordered[i], ordered[j]),)
-        if (i, j) in equal or c >= limit(a, b, max(by_modality[i], by_modality[j]))
+        if (i, j) in equal or c >= limit(a, b, thresholds, threshold)
     ]  # fmt: skip
     return tuple(sorted(matches, key=lambda m: (-m.correlation, m.first, m.second)))
 
 
-def limit(one: Print, other: Print, by_modality: float) -> float:
+def limit(one: Print, other: Print, thresholds: Mapping[str, float], threshold: float = THRESHOLD) -> float:
     """Return the correlation from which two volumes count as one image: higher across modalities and if thin."""
+    by_modality = max(thresholds.get(p.modality, threshold) for p in (one, other))
     across = ACROSS if one.modality != other.modality else 0.0
-    thin = THIN_THRESHOLD if min(len(one.planes), len(other.planes)) < THIN else 0.0
-    return max(by_modality, across, thin)
+    return max(by_modality, across, 0.0 if thick(one, other) else THIN_THRESHOLD)
 
 
-def _agreement(whole: Print, part: Print, starts: Sequence[Start], least: float) -> float:
+def thick(one: Print, other: Print) -> bool:
+    """Return whether both volumes have enough planes to be told apart by their fine structure."""
+    return min(len(one.planes), len(other.planes)) >= THIN
+
+
+def agreement(whole: Print, part: Print, starts: Sequence[Start], *, least: float, thick: bool) -> float:
     """Return the lower of the correlations in one window and of ranks, or only the former if it is almost certain."""
     found = fit(whole, part, starts, limit=least, enough=WINDOWED)
-    thick = min(len(whole.planes), len(part.planes)) >= THIN
     certain = thick and found.correlation >= WINDOWED and found.ranks >= RANKS
     return round(found.correlation if certain else min(found.correlation, found.ranks), 4)
 
 
-def _equal_planes(prints: Sequence[Print]) -> dict[tuple[int, int], int]:
+def equal_planes(prints: Sequence[Print]) -> dict[tuple[int, int], int]:
     """Return pairs of different persons with equal pixels or enough common planes, and how many planes they share."""
     shared: dict[tuple[int, int], int] = {}
     for names in ([(p.digest,) if p.planes else () for p in prints], [p.planes for p in prints]):

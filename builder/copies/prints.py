@@ -40,6 +40,11 @@ PRINTS = pa.schema(
 )
 """One row per volume. The table is private, because a small copy shows parts that the samples may have left out."""
 
+COMPARED = ("small", "levels")
+"""The columns that only the comparison of small copies needs: nearly all bytes of a print."""
+
+NOTHING: Reals = np.empty(0, np.float32)
+
 PRINTS_VERSION = 2
 """Raised whenever the print of the same volume changes; prints of an earlier version are taken again, not read."""
 
@@ -159,7 +164,7 @@ def _ranks(small: NDArray[np.float64]) -> Reals:
     # rounded so that noise in the sums does not decide the order
     _, inverse, counts = np.unique(np.round(small / largest, 7).ravel(), return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse].reshape(small.shape)  # ties share their mean rank
-    return _from_bytes(_to_bytes(np.asarray(ranks / ranks.size - 0.5, dtype=np.float32)))
+    return unpacked(packed(np.asarray(ranks / ranks.size - 0.5, dtype=np.float32)))
 
 
 def prints_table(prints: Sequence[Print]) -> pa.Table:
@@ -167,7 +172,7 @@ def prints_table(prints: Sequence[Print]) -> pa.Table:
     rows = [
         {
             "case_key": p.key, "person_key": p.person_key, "modality": p.modality, "digest": p.digest,
-            "planes": list(p.planes), "small": _to_bytes(p.small),
+            "planes": list(p.planes), "small": packed(p.small),
             "levels": p.levels.tolist(), "shape": list(p.shape), "quantiles": list(p.quantiles),
         }
         for p in prints
@@ -176,12 +181,14 @@ def prints_table(prints: Sequence[Print]) -> pa.Table:
 
 
 def parse_prints(table: pa.Table) -> list[Print]:
-    """Read prints from rows of schema PRINTS."""
+    """Read prints from rows of schema PRINTS. Without the columns of COMPARED they can be certified, not compared."""
+    whole = set(COMPARED) <= set(table.column_names)
     return [
         Print(
-            row["case_key"], row["person_key"], None, row["digest"], _from_bytes(row["small"]),
-            np.array(row["levels"], dtype=np.float32), tuple(row["shape"]), tuple(row["planes"]), row["modality"],
-            tuple(row["quantiles"]),
+            row["case_key"], row["person_key"], None, row["digest"],
+            unpacked(row["small"]) if whole else NOTHING,
+            np.array(row["levels"], dtype=np.float32) if whole else NOTHING,
+            tuple(row["shape"]), tuple(row["planes"]), row["modality"], tuple(row["quantiles"]),
         )
         for row in table.to_pylist()
     ]  # fmt: skip
@@ -214,11 +221,12 @@ def _joined(digests: Sequence[bytes], shape: tuple[int, ...]) -> str:
     return hashlib.sha256(head + b"".join(sorted(digests))).hexdigest()
 
 
-def _to_bytes(small: Reals) -> bytes:
+def packed(small: Reals) -> bytes:
     """Store ranks in half steps as 16-bit integers, which tell 32,768 ranks apart except for ties of odd size."""
     return np.round((small + 0.5) * 65535).clip(0, 65535).astype("<u2").tobytes()
 
 
-def _from_bytes(data: bytes) -> Reals:
+def unpacked(data: bytes) -> Reals:
+    """Return the ranks that ``packed`` stored."""
     values = np.frombuffer(data, dtype="<u2").astype(np.float32) / np.float32(65535) - np.float32(0.5)
     return np.asarray(values.reshape((SMALL,) * 3), dtype=np.float32)

@@ -7,8 +7,9 @@ exactly, so scores do not depend on the processor or the number of threads.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,10 +39,16 @@ STARTS = 2
 """Flips tried for each pair that is fitted."""
 
 PROMISING = 192
-"""How many volumes are compared with all crops of a volume: the nearest by the hashes of a few crops."""
+"""How many volumes are compared with all crops of a volume: the nearest by the spectra of a few crops."""
 
-BLOCK = 512
-"""How many volumes are compared with one volume at a time, which bounds memory."""
+BLOCK, ROWS = 512, 16
+"""How many volumes are compared with one volume, and with so many, at a time, which bounds memory."""
+
+SPECTRUM = 4000
+"""Norm of a spectrum. Its square is below 2 ** 24, as with hashes."""
+
+HIGHEST = 18
+"""Largest sum of squares of the three frequencies of a spectrum."""
 
 PARTS: tuple[tuple[float, float], ...] = (
     (0.0, 1.0),
@@ -68,30 +75,30 @@ class Start:
     flip: tuple[int, int, int]
 
 
+Shorts = NDArray[np.int16]
+
+FOUND = np.dtype([("whole", "<i4"), ("crop", "<i4"), ("score", "<f4"), ("starts", "<i2", (STARTS, 2))])
+"""A volume, another one that may be a part of it, the score of their hashes, and the view and flip to start from."""
+
+
 def candidates(prints: Sequence[Print], neighbours: int) -> Iterator[tuple[int, int, tuple[Start, ...]]]:
     """Yield (whole, cropped, starts) for the nearest volumes of other persons, with each volume in either role.
 
-    Hashes of a few crops are compared for all pairs, so time grows with the square of the number of volumes. Hashes of
-    all crops are compared only for the ``PROMISING`` nearest.
+    Hashes of all crops are compared only for the ``PROMISING`` volumes whose spectra are nearest.
     """
     if len(prints) < 2:
         return
     persons = np.unique([p.person_key for p in prints], return_inverse=True)[1]
-    plain = parts(np.concatenate([_hashes(p.small, _WHOLE) for p in prints]))
-    chosen: dict[tuple[int, int], tuple[Start, ...]] = {}
-    as_crop = _Nearest.of(len(prints), neighbours, STARTS)
-    for whole, cropped in enumerate(_promising(prints, persons, plain)):
-        scores, views = _compared(parts(_views(prints[whole].small, _ALL)), plain[:, cropped])
-        flips = np.argsort(-scores, axis=1, kind="stable")[:, :STARTS]
-        starts = np.stack([np.take_along_axis(views, flips, axis=1), flips], axis=2)
-        best = scores.max(axis=1) / np.float32(8 * UNIT * UNIT)
-        as_crop.offer(cropped, best, whole, starts)
-        for n in np.argsort(-best, kind="stable")[:neighbours].tolist():
-            if best[n] >= SCREEN_THRESHOLD:
-                chosen[whole, int(cropped[n])] = _starts(starts[n])
-    for crop, place in np.argwhere(as_crop.scores >= SCREEN_THRESHOLD).tolist():
-        chosen[int(as_crop.partners[crop, place]), crop] = _starts(as_crop.starts[crop, place])
-    yield from ((whole, crop, chosen[whole, crop]) for whole, crop in sorted(chosen))
+    plain = plain_hashes([p.small for p in prints])
+    everybody = np.arange(len(prints))
+    if len(prints) <= PROMISING:
+        pairs = np.argwhere(persons[:, None] != persons)
+    else:
+        pairs = promising(everybody, [(everybody, quick_spectra([p.small for p in prints]))], persons)
+    if not len(pairs):
+        return
+    found = [scored(prints[whole].small, whole, cropped, plain) for whole, cropped in by_whole(pairs)]
+    yield from ((int(f["whole"]), int(f["crop"]), starts_of(f)) for f in nearest(np.concatenate(found), neighbours))
 
 
 def plain_hash(small: Reals) -> Reals:
@@ -99,21 +106,110 @@ def plain_hash(small: Reals) -> Reals:
     return np.asarray(_hashes(small, _WHOLE)[0])
 
 
-def _promising(prints: Sequence[Print], persons: Places, plain: Reals) -> list[Places]:
-    """Return, for each volume, the volumes of other persons that may be crops of it, in order."""
-    everybody = np.arange(len(prints))
-    if len(prints) <= PROMISING:
-        return [everybody[persons != person] for person in persons]
-    found: list[list[int]] = [[] for _ in prints]
-    as_crop, no_starts = _Nearest.of(len(prints), PROMISING, 0), np.zeros((len(prints), 0, 2), np.int64)
-    for whole, p in enumerate(prints):
-        scores, _ = _compared(parts(_views(p.small, _SOME)), plain)
-        best = np.where(persons == persons[whole], -1, scores.max(axis=1)).astype(np.float32)
-        as_crop.offer(everybody, best, whole, no_starts)
-        found[whole] = [c for c in np.argsort(-best, kind="stable")[:PROMISING].tolist() if best[c] >= 0]
-    for crop, place in np.argwhere(as_crop.scores >= 0).tolist():
-        found[as_crop.partners[crop, place]].append(crop)
-    return [np.unique(np.array(held, dtype=np.int64)) for held in found]
+def plain_hashes(smalls: Sequence[Reals]) -> Shorts:
+    """Return the (volume, 512) hashes of whole volumes."""
+    return np.concatenate([_hashes(small, _WHOLE) for small in smalls]).reshape(len(smalls), -1).astype(np.int16)
+
+
+def quick_spectra(smalls: Sequence[Reals]) -> Shorts:
+    """Return the (volume, 32, 68) spectra of each volume and its larger crops; the first is of the whole volume."""
+    return np.stack([_spectra(_views(small, _SOME)) for small in smalls])
+
+
+def promising(own: Places, spectra: Iterable[tuple[Places, Shorts]], persons: Places) -> Places:
+    """Return the (pair, 2) wholes and crops to compare: of each of our own volumes the nearest ones in either role.
+
+    Parameters
+    ----------
+    own
+        Numbers of the volumes whose partners are sought.
+    spectra
+        Numbers and spectra of all volumes, in any portions. Results do not depend on the portions.
+    persons
+        Person of every volume; volumes of one person are not compared.
+    """
+    held = list(spectra)
+    wholes = np.zeros((len(persons), held[0][1].shape[2]), np.float32)
+    for rows, some in held:
+        wholes[rows] = some[:, 0]
+    ours = np.zeros((len(own), *held[0][1].shape[1:]), np.int16)
+    for rows, some in held:
+        _, there, here = np.intersect1d(rows, own, return_indices=True)
+        ours[here] = some[there]
+    crops = _nearest_of(own, _alike(ours, wholes), persons)
+    scores = np.empty((len(own), len(persons)), np.float32)
+    for rows, some in held:
+        scores[:, rows] = _alike(some, wholes[own]).T
+    owners = _nearest_of(own, scores, persons)
+    return np.unique(np.concatenate([crops, owners[:, ::-1]]), axis=0)
+
+
+def _alike(views: Shorts, wholes: Reals) -> Reals:
+    """Return the (volume, whole) largest product of a spectrum of a volume's views and that of a whole one."""
+    out = np.empty((len(views), len(wholes)), np.float32)
+    for first in range(0, len(views), ROWS):
+        some = views[first : first + ROWS].astype(np.float32)
+        rows = some.reshape(-1, some.shape[2])
+        for at in range(0, len(wholes), BLOCK):
+            products = rows @ wholes[at : at + BLOCK].T
+            out[first : first + ROWS, at : at + BLOCK] = products.reshape(len(some), some.shape[1], -1).max(axis=1)
+    return out
+
+
+def _nearest_of(own: Places, scores: Reals, persons: Places) -> Places:
+    """Return pairs of our own volumes and the ``PROMISING`` ones with the highest scores; the first of equal ones."""
+    pairs = []
+    for number, row in zip(own.tolist(), scores, strict=True):
+        others = np.flatnonzero(persons != persons[number])
+        values = row[others]
+        if len(others) > PROMISING:
+            least = np.partition(values, -PROMISING)[-PROMISING]
+            above = others[values > least]
+            others = np.concatenate([above, others[values == least][: PROMISING - len(above)]])
+        pairs.append(np.stack([np.full(len(others), number), others], axis=1))
+    return np.concatenate(pairs)
+
+
+def by_whole(pairs: Places) -> Iterator[tuple[int, Places]]:
+    """Yield every volume of sorted pairs with its crops."""
+    wholes, first = np.unique(pairs[:, 0], return_index=True)
+    yield from zip(wholes.tolist(), np.split(pairs[:, 1], first[1:]), strict=True)
+
+
+def scored(small: Reals, whole: int, cropped: Places, plain: Shorts) -> NDArray[Any]:
+    """Return, as FOUND, the volumes whose hash is near that of a view of one volume.
+
+    Parameters
+    ----------
+    small, whole
+        The small copy of the volume, and its number.
+    cropped
+        Numbers of the volumes that may be parts of it: rows of ``plain``.
+    """
+    hashes = plain[cropped].astype(np.float32).reshape(-1, EDGE, EDGE, EDGE)
+    scores, views = _compared(parts(_views(small, _ALL)), parts(hashes))
+    flips = np.argsort(-scores, axis=1, kind="stable")[:, :STARTS]
+    best = scores.max(axis=1) / np.float32(8 * UNIT * UNIT)
+    near = best >= SCREEN_THRESHOLD
+    found = np.empty(int(near.sum()), FOUND)
+    found["whole"], found["crop"], found["score"] = whole, cropped[near], best[near]
+    found["starts"] = np.stack([np.take_along_axis(views, flips, axis=1), flips], axis=2)[near]
+    return found
+
+
+def nearest(found: NDArray[Any], neighbours: int) -> NDArray[Any]:
+    """Return the pairs that are among the nearest few of either volume, sorted."""
+    kept = np.zeros(len(found), bool)
+    for role, partner in (("whole", "crop"), ("crop", "whole")):
+        order = np.lexsort([found[partner], -found["score"], found[role]])
+        _, first, sizes = np.unique(found[role][order], return_index=True, return_counts=True)
+        kept[order[np.arange(len(order)) - np.repeat(first, sizes) < neighbours]] = True
+    return np.sort(found[kept], order=["whole", "crop"])
+
+
+def starts_of(found: Any) -> tuple[Start, ...]:
+    """Return where the fit of one pair of FOUND starts."""
+    return tuple(Start(VIEWS[view][0], VIEWS[view][1], FLIPS[flip]) for view, flip in found["starts"].tolist())
 
 
 def _compared(views: Reals, plain: Reals) -> tuple[Reals, Places]:
@@ -123,36 +219,19 @@ def _compared(views: Reals, plain: Reals) -> tuple[Reals, Places]:
     return np.concatenate(scores), np.concatenate(places)
 
 
-@dataclass(frozen=True, eq=False)
-class _Nearest:
-    """The best few partners of every volume seen so far: (volume, place) scores, partners, and starts to try.
+def _spectra(views: Reals) -> Shorts:
+    """Return (view, 68) spectra in whole numbers with norm SPECTRUM: square roots of the size of low frequencies.
 
-    ``lowest`` is the score of the worst one of each volume.
+    A flip or an inversion changes only the signs of a cosine transform, so that one comparison serves for all flips.
+    Whole weights make every sum exact.
     """
-
-    lowest: Reals
-    scores: Reals
-    partners: Places
-    starts: Places
-
-    @classmethod
-    def of(cls, volumes: int, places: int, starts: int) -> "_Nearest":
-        """Return an instance without partners."""
-        shape = (volumes, places)
-        scores, partners = np.full(shape, -1, np.float32), np.full(shape, -1, np.int64)
-        return cls(np.full(volumes, -1, np.float32), scores, partners, np.zeros((*shape, starts, 2), np.int64))
-
-    def offer(self, volumes: Places, score: Reals, partner: int, starts: Places) -> None:
-        """Replace the worst partner of each volume with this one if it scores better."""
-        better = score > self.lowest[volumes]
-        changed = volumes[better]
-        at = (changed, self.scores[changed].argmin(axis=1))
-        self.scores[at], self.partners[at], self.starts[at] = score[better], partner, starts[better]
-        self.lowest[changed] = self.scores[changed].min(axis=1)
-
-
-def _starts(found: Places) -> tuple[Start, ...]:
-    return tuple(Start(VIEWS[view][0], VIEWS[view][1], FLIPS[flip]) for view, flip in found.tolist())
+    waves = views.astype(np.float64)
+    for _ in range(3):
+        waves = np.tensordot(waves, _WAVES, axes=(1, 1))
+    sizes = np.abs(waves.reshape(len(views), -1)[:, _LOW])
+    total = sizes.sum(axis=1, keepdims=True)
+    scale = np.where(total > 0, SPECTRUM / np.sqrt(np.maximum(total, 1)), 0)
+    return np.asarray(np.rint(np.sqrt(sizes) * scale), dtype=np.int16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +299,18 @@ def _in_256ths(weights: Doubles) -> Doubles:
     return whole
 
 
+def _waves() -> Doubles:
+    """Return the (8, 8) weights of a cosine transform, in 256ths."""
+    frequencies = np.arange(EDGE)[:, None]
+    waves = np.cos(np.pi * (np.arange(EDGE) + 0.5) * frequencies / EDGE)
+    return np.asarray(np.rint(256 * waves * np.where(frequencies > 0, 1, np.sqrt(0.5))))
+
+
 _WHOLE, _SOME, _ALL = _ranges(PARTS[:1]), _ranges(PARTS[:FEW_PARTS]), _ranges(PARTS)
+
+_WAVES = _waves()
+
+_LOW = np.flatnonzero([0 < sum(n * n for n in wave) <= HIGHEST for wave in itertools.product(range(EDGE), repeat=3)])
 
 VIEWS: tuple[tuple[tuple[int, int, int], tuple[float, ...]], ...] = (
     *((TURNS[0], (*(low for low, _ in box), *(high for _, high in box))) for box in itertools.product(PARTS, repeat=3)),

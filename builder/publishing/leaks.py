@@ -8,21 +8,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.copies import THRESHOLDS, Match, Print, certify, find_matches, parse_prints
+from builder.copies import THRESHOLDS, Match, Print, certify
 from builder.copies.matching import NEIGHBOURS
 from builder.copies.texts import TextOf, certify_texts
 from builder.errors import LayoutError, counted
 from builder.labels.text import TEXTS
 from builder.model.canonical import Json
-from builder.model.parquet import read_parquet
 from builder.model.tables import used_rows
 from builder.plan import DatasetPlan
 from builder.planning.deal import deal, joined, shared_keys
 from builder.planning.registry import next_registry
+from builder.publishing.comparing import compare_in_tasks, read_facts
 from builder.report.crossings import crossings, overlapping_samples, published_split
 from builder.report.shift import INTENSITIES
 from builder.spec import DatasetSpec
-from builder.stages.shard import prints_path
+from builder.stages.graph import Runner
 from builder.storage import Store
 
 MOST_ALIKE = 10
@@ -43,14 +43,16 @@ class Compared:
     thresholds: Mapping[str, float]
 
 
-def compare(plan: DatasetPlan, prints: Store) -> Compared:
+def compare(plan: DatasetPlan, prints: Store, runner: Runner) -> Compared:
     """Compare every volume of the dataset with every other one."""
     options = plan.spec.leaks
     thresholds = {**THRESHOLDS, **options.thresholds}
-    taken = [p for s in plan.shards for p in parse_prints(read_parquet(prints.read(prints_path(s.fingerprint))))]
-    found = list({p.key: p for p in taken}.values())  # a series that serves several cases was read for each
-    matches = find_matches(found, thresholds=thresholds, neighbours=NEIGHBOURS if options.pixels == "near" else 0)
-    return Compared(tuple(found), matches, thresholds)
+    shards = [s.fingerprint for s in plan.shards]
+    facts = read_facts(prints, shards)
+    neighbours = NEIGHBOURS if options.pixels == "near" else 0
+    matches = compare_in_tasks(prints, shards, facts, runner, thresholds=thresholds, neighbours=neighbours)
+    found = {p.key: p for held in facts for p in held}  # a series that serves several cases was read for each
+    return Compared(tuple(found.values()), matches, thresholds)
 
 
 def deal_again(plan: DatasetPlan, compared: Compared) -> DatasetPlan:

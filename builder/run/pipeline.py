@@ -272,11 +272,11 @@ def _build(
         faults.add(outcome.value.internal_errors)
         incomplete += outcome.value.incomplete
         renamed[outcome.task.argument.shard] = outcome.value.shard
-    runner.dismiss()
     plan = replace(plan, shards=tuple(replace(s, fingerprint=renamed[s.fingerprint]) for s in plan.shards))
     if prints is not None:
         progress.say("leaks: every volume with every other one")
-        compared = compare(plan, prints)
+        compared = compare(plan, prints, runner)
+    runner.dismiss()
     plan = deal_again(plan, compared)
     progress.say("finish: index, ledger, report")
     # imported here, with the report's statistics, because no worker needs it and this process may hold voxels before

@@ -1,0 +1,165 @@
+"""Compare the volumes of a dataset in tasks: each works on the volumes of some shards and leaves files for the next.
+
+The tasks pass only names and counts. Small copies are read from the prints, where the shards left them; what a task
+finds goes to a private folder. Volumes have numbers: their places in the order of their keys.
+"""
+
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builder.copies import Match, Print, find_matches, parse_prints
+from builder.copies.matching import agreement
+from builder.copies.prints import LEVELS, SMALL, packed, unpacked
+from builder.copies.screening import FOUND, by_whole, plain_hashes, promising, quick_spectra, scored, starts_of
+from builder.model.parquet import read_parquet
+from builder.stages.shard import prints_path
+from builder.storage import Store, open_store
+
+PERSONS, PLACES = "persons", "places"
+"""Files with the person of every volume, as a number, and with its portion and place there."""
+
+RECORD = np.dtype([("small", "<u2", (SMALL**3,)), ("levels", "<f4", (LEVELS,)), ("shape", "<i8", (3,))])
+"""What a fit needs of a volume."""
+
+PAIR = np.dtype([("found", FOUND), ("least", "<f8"), ("thick", "?")])
+"""A pair to fit: see ``agreement``."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A comparison in one task: prints of shards, and the options of ``find_matches``."""
+
+    prints: str
+    shards: tuple[str, ...]
+    thresholds: Mapping[str, float]
+    neighbours: int
+
+
+@dataclass(frozen=True)
+class Portion:
+    """The volumes of some shards.
+
+    Parameters
+    ----------
+    prints, room
+        Stores of the prints, and of the files that tasks leave for each other.
+    number, portions
+        Number of this portion, and how many there are.
+    shards
+        Fingerprints of the shards.
+    rows
+        Number of the volume of each print of each shard; -1 for a print that is left out, as another shard has it.
+    """
+
+    prints: str
+    room: str
+    number: int
+    portions: int
+    shards: tuple[str, ...]
+    rows: tuple[tuple[int, ...], ...]
+
+
+def compare_whole(whole: Whole) -> tuple[Match, ...]:
+    """Compare all volumes with each other."""
+    prints = _private(whole.prints)
+    found = {p.key: p for s in whole.shards for p in parse_prints(read_parquet(prints.read(prints_path(s))))}
+    return find_matches(list(found.values()), thresholds=whole.thresholds, neighbours=whole.neighbours)
+
+
+def sketch(portion: Portion) -> int:
+    """Write hashes and spectra of the volumes of a portion, and what fits need of them, and return their number."""
+    prints, room = _private(portion.prints), _private(portion.room)
+    taken: dict[int, Print] = {}
+    for shard, rows in zip(portion.shards, portion.rows, strict=True):
+        found = parse_prints(read_parquet(prints.read(prints_path(shard))))
+        taken |= {n: p for n, p in zip(rows, found, strict=True) if n >= 0}
+    held = [taken[n] for n in sorted(taken)]
+    records = np.zeros(len(held), RECORD)
+    for at, p in enumerate(held):
+        records[at] = np.frombuffer(packed(p.small), "<u2"), p.levels, p.shape
+    names = [hashlib.sha256(r.tobytes()).digest() for r in records]
+    put_array(room, f"plain-{portion.number}", plain_hashes([p.small for p in held]))
+    put_array(room, f"spectra-{portion.number}", quick_spectra([p.small for p in held]))
+    put_array(room, f"names-{portion.number}", np.frombuffer(b"".join(names), np.uint8).reshape(-1, 32))
+    room.put(_records(portion.number), records.tobytes())
+    return len(held)
+
+
+def find_promising(portion: Portion) -> int:
+    """Write the pairs that are near by their spectra and of which one volume is of the portion; return their number."""
+    room = _private(portion.room)
+    places = get_array(room, PLACES)
+    rows = [np.flatnonzero(places[:, 0] == n) for n in range(portion.portions)]
+    spectra = ((rows[n], get_array(room, f"spectra-{n}")) for n in range(portion.portions))
+    found = promising(rows[portion.number], spectra, get_array(room, PERSONS))
+    put_array(room, f"promising-{portion.number}", found.astype(np.int32))
+    return len(found)
+
+
+def score(portion: Portion) -> int:
+    """Write the pairs of which the whole is of the portion and whose hashes are near; return their number."""
+    room = _private(portion.room)
+    places = get_array(room, PLACES)
+    plain = np.concatenate([get_array(room, f"plain-{n}") for n in range(portion.portions)])
+    starts = np.concatenate([[0], np.cumsum(np.bincount(places[:, 0], minlength=portion.portions))])
+    plain = plain[starts[places[:, 0]] + places[:, 1]]
+    pairs, held = get_array(room, f"pairs-{portion.number}"), _Records(room, places)
+    found = [scored(held.print_of(whole).small, whole, crops, plain) for whole, crops in by_whole(pairs)]
+    put_array(room, f"scored-{portion.number}", np.concatenate([np.empty(0, FOUND), *found]))
+    return sum(map(len, found))
+
+
+def fit_pairs(portion: Portion) -> tuple[float, ...]:
+    """Return how well the pairs agree that were chosen for a portion."""
+    room = _private(portion.room)
+    held = _Records(room, get_array(room, PLACES))
+    return tuple(
+        agreement(
+            held.print_of(int(pair["found"]["whole"])), held.print_of(int(pair["found"]["crop"])),
+            starts_of(pair["found"]), least=float(pair["least"]), thick=bool(pair["thick"]),
+        )
+        for pair in get_array(room, f"chosen-{portion.number}")
+    )  # fmt: skip
+
+
+def put_array(room: Store, name: str, array: NDArray[Any]) -> None:
+    """Write an array into the folder of a comparison."""
+    sink = io.BytesIO()
+    np.save(sink, array, allow_pickle=False)
+    room.put(f"{name}.npy", sink.getvalue())
+
+
+def get_array(room: Store, name: str) -> NDArray[Any]:
+    """Read an array from the folder of a comparison."""
+    found: NDArray[Any] = np.load(io.BytesIO(room.read(f"{name}.npy")), allow_pickle=False)
+    return found
+
+
+@dataclass(frozen=True)
+class _Records:
+    """Small copies on disk, read one at a time."""
+
+    room: Store
+    places: NDArray[Any]
+
+    def print_of(self, number: int) -> Print:
+        """Return what a fit needs of a volume."""
+        portion, place = self.places[number].tolist()
+        data = self.room.read_range(_records(portion), place * RECORD.itemsize, length=RECORD.itemsize)
+        record = np.frombuffer(data, RECORD)[0]
+        small = unpacked(record["small"].tobytes())
+        return Print("", "", None, "", small, record["levels"], tuple(record["shape"].tolist()))
+
+
+def _records(portion: int) -> str:
+    return f"small-{portion}.bin"
+
+
+def _private(url: str) -> Store:
+    return open_store(url, directory_mode=0o700)
