@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -121,7 +121,7 @@ def _keyed(table: pa.Table) -> set[str]:
     found: set[str] = set()
     for column in table.schema:
         if column.name not in ("shard", "split", "stratum"):
-            found |= {name.decode() for text in _texts(table[column.name]) for name in KEYED.findall(text.encode())}
+            found |= {name.decode() for name in KEYED.findall("\n".join(_texts(table[column.name])).encode())}
     return found
 
 
@@ -240,25 +240,24 @@ def certificate(search: Search, about: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _texts(column: pa.ChunkedArray) -> Iterator[str]:
-    """Yield every text of a column, of lists too."""
-    for value in column.to_pylist() if _may_hold_text(column.type) else ():
-        yield from _inside(value)
+def _texts(column: pa.ChunkedArray | pa.Array) -> Iterator[str]:
+    """Yield every distinct text of a column, of lists and of structs too."""
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        yield from column.unique().drop_null().to_pylist()
+    elif pa.types.is_dictionary(kind):
+        yield from _texts(column.cast(kind.value_type))
+    elif pa.types.is_map(kind):
+        for part in _chunks(column):
+            yield from (*_texts(part.keys), *_texts(part.items))
+    elif pa.types.is_nested(kind):  # lists and structs
+        for part in _chunks(column):
+            for inner in part.flatten() if pa.types.is_struct(kind) else [part.flatten()]:
+                yield from _texts(inner)
 
 
-def _may_hold_text(kind: pa.DataType) -> bool:
-    return not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
-
-
-def _inside(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _inside(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _inside(inner)
+def _chunks(column: pa.ChunkedArray | pa.Array) -> Sequence[pa.Array]:
+    return column.chunks if isinstance(column, pa.ChunkedArray) else [column]
 
 
 def _text(value: Any) -> str:

@@ -223,7 +223,14 @@ def members(
         for number in wanting.get(name, ()):
             places.setdefault(number, []).append(position)
     instances = inventory.chunk(chunk) if places else None
-    return [] if instances is None else [(row, instances.take(pa.array(p))) for row, p in sorted(places.items())]
+    return [] if instances is None else [(row, _rows_at(instances, p)) for row, p in sorted(places.items())]
+
+
+def _rows_at(table: pa.Table, places: Sequence[int]) -> pa.Table:
+    """Return some rows of a table, given in order; without a copy of every column where they are neighbours."""
+    if places[-1] - places[0] + 1 == len(places):
+        return table.slice(places[0], len(places))
+    return table.take(pa.array(places))
 
 
 def _plans(sources: Sequence[AnySource], index: Store) -> Iterator[PartPlan]:

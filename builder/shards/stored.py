@@ -57,31 +57,41 @@ class StoredShard:
         chunks, shapes = {}, {}
         for layout in self.receipt.fields:
             array = layout.name if layout.shape is not None else f"{layout.name}/{number}"
-            document = json.loads(self.read(f"{array}/zarr.json"))
-            wanted = [number] if layout.shape is not None else None
-            chunks[layout.name] = self._chunks(array, document, wanted)
-            shapes[layout.name] = tuple(document["shape"])
+            whole = layout.shape is None
+            held = self._array(array) if whole else self._packed[array]
+            places = held.places if whole else held.places[[number]]
+            ranges = [(int(start), int(length)) for start, length in places]
+            chunks[layout.name] = [bytes(data) for data in self.store.read_ranges(held.path, ranges)]
+            if any(checksum(data[:-CHECKSUM_BYTES]) != data[-CHECKSUM_BYTES:] for data in chunks[layout.name]):
+                raise self._damaged(array)
+            shapes[layout.name] = held.shape
         return StoredSample(self.rows[number], chunks, shapes)
 
-    def _chunks(self, array: str, document: Any, wanted: list[int] | None) -> list[bytes]:
+    @cached_property
+    def _packed(self) -> dict[str, "_Array"]:
+        """The arrays that hold a chunk of every sample, read once."""
+        return {layout.name: self._array(layout.name) for layout in self.receipt.fields if layout.shape is not None}
+
+    def _array(self, array: str) -> "_Array":
+        document = json.loads(self.read(f"{array}/zarr.json"))
         inner = document["codecs"][0]["configuration"]["chunk_shape"]
         count = int(np.prod([-(-n // c) for n, c in zip(document["shape"], inner, strict=True)]))
         path = shard_path(self.receipt.fingerprint, array, "c", *"0" * len(document["shape"]))
-        places = self._index(path, count)
-        ranges = [(int(start), int(length)) for start, length in (places if wanted is None else places[wanted])]
-        found = [bytes(data) for data in self.store.read_ranges(path, ranges)]
-        if any(checksum(data[:-CHECKSUM_BYTES]) != data[-CHECKSUM_BYTES:] for data in found):
-            raise self._damaged(array)
-        return found
-
-    def _index(self, path: str, count: int) -> NDArray[np.uint64]:
         size, length = self.store.size(path), index_bytes(count)
-        return decode_index(
-            bytes(self.store.read_range(path, size - length, length=length)), chunks=count, size=size, where=path
-        )
+        index = bytes(self.store.read_range(path, size - length, length=length))
+        return _Array(path, tuple(document["shape"]), decode_index(index, chunks=count, size=size, where=path))
 
     def _damaged(self, path: str) -> LayoutError:
         return LayoutError(
             f"{shard_path(self.receipt.fingerprint, path)}: found another content than was stored, expected samples to "
             "copy; restore the shard from a copy, see builder verify"
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Array:
+    """Where an array's inner chunks lie: its object, its shape, and start and length (n, 2) of each chunk."""
+
+    path: str
+    shape: tuple[int, ...]
+    places: NDArray[np.uint64]
