@@ -2,11 +2,11 @@
 
     python benchmarks/withdrawal.py --persons 100000 --to FOLDER
 
-Writes a folder of pictures of 16 x 16 noise, one a person, builds a dataset of them, and takes one person out. The build
-is the usual one, but for its shards: they are written by the project's own writer from the pictures, of which only the
-first of each shard goes through the loading of a case. ``--check`` builds the shards again in the usual way, which takes
-long, and compares. Each part is left in FOLDER, so that a second run only withdraws the next person. Prints the seconds
-of each part and the peak of memory, and with ``--profile`` how the withdrawal's divide among its functions.
+Writes a folder of pictures of 16 x 16 noise, one a person, builds a dataset of them, and takes one person out. The
+build is the usual one, but for its shards: the project's own writer makes them of the pictures, of which only the first
+of each shard goes through the loading of a case. ``--check`` also builds everything in the usual way, which takes long,
+and compares. Each part is left in FOLDER, so that a second run only withdraws the next person. Prints the seconds of
+each part and the peak of memory, and with ``--profile`` how the withdrawal's divide among its functions.
 """
 
 import argparse
@@ -39,6 +39,7 @@ from builder.run.clusters import Profile, load_cluster
 from builder.run.pipeline import build
 from builder.run.withdraw import withdraw
 from builder.run.withdrawals import Policy
+from builder.sources import Folder
 from builder.spec import DatasetSpec
 from builder.stages.gating import cleared, gate_of
 from builder.stages.graph import Outcome, Runner, Task
@@ -103,9 +104,7 @@ def withdraw_one(dataset: Path, *, profile: bool) -> None:
     begun = time.perf_counter()
     if profile:
         watch.enable()
-    gone = withdraw(
-        str(dataset), people=[people[len(people) // 2].as_py()], policy=Policy("consent"), progress=shown
-    )
+    gone = withdraw(str(dataset), people=[people[len(people) // 2].as_py()], policy=Policy("consent"), progress=shown)
     watch.disable()
     took = time.perf_counter() - begun
     assert gone.certificate is not None
@@ -182,6 +181,7 @@ def draw_shard(argument: ShardArgument) -> ShardOutcome:
 
 def _write(plan: ShardPlan, spec: DatasetSpec, key: Key, dataset: Store, prints: Store, cases: Store) -> None:
     gate, source = gate_of(spec), spec.sources[0]
+    assert isinstance(source, Folder)
     like = load_case(plan, 0, spec, recipe_of(spec, key), gate)
     taken, notes = [], {}
     with shard_writer(plan, spec, dataset) as writer:

@@ -77,12 +77,12 @@ def write_shard_plans(
     objects = _objects(inputs, chosen, links=rows_of(links, LinkRow), annotations=annotations)
     types = _number_types(spec, chosen, before=inputs.withdrawn.number_types)
     ct = {name for name in spec.cohort.members if _modalities(chosen, name) == {"CT"}}
-    cases = [_case_plan(spec, case, objects[case.reference.case_key], types, ct) for case in chosen]
+    cases = [_case_plan(spec, case, objects.of(case.reference.case_key), types, ct) for case in chosen]
     most_bytes = int(spec.shards.target_mib * 2**20)
     buckets = assign_buckets(cases, key=key, most_cases=spec.shards.cases, most_bytes=most_bytes)
     plans = []
     for bucket, held in buckets.items():
-        table = _numbered([objects[case.case_key] for case in held])
+        table = objects.numbered([case.case_key for case in held])
         plans.append(ShardPlan(shard_fingerprint(document, held, table), bucket, tuple(held), table))
     # in the order of the spec, which sorting the keys would lose
     text = spec.model_dump_json(by_alias=True).encode()
@@ -142,9 +142,32 @@ def _chosen(spec: DatasetSpec, cohort: pa.Table) -> list[_Chosen]:
     return cases
 
 
+@dataclass(frozen=True, eq=False)
+class _Objects:
+    """The objects of all cases: one table, because a table of its own for each case takes 100 kB beside its rows.
+
+    ``places`` has first row and number of rows by case.
+    """
+
+    table: pa.Table
+    places: Mapping[str, tuple[int, int]]
+
+    def of(self, case: str) -> pa.Table:
+        """Return a case's rows."""
+        first, count = self.places[case]
+        return self.table.slice(first, count)
+
+    def numbered(self, cases: Sequence[str]) -> pa.Table:
+        """Return the rows of a shard's cases, with the number of the case in front."""
+        counts = [self.places[case][1] for case in cases]
+        rows = [row for case in cases for row in range(self.places[case][0], sum(self.places[case]))]
+        numbers = np.repeat(np.arange(len(cases), dtype=np.int32), counts)
+        return self.table.take(pa.array(rows, pa.int64())).add_column(0, "case", pa.array(numbers)).cast(PLANNED)
+
+
 def _objects(
     inputs: PlanInputs, chosen: Sequence[_Chosen], *, links: Sequence[LinkRow], annotations: Annotations
-) -> dict[str, pa.Table]:
+) -> _Objects:
     """Return INSTANCES rows of every case: first its images, then its labels, with the role in front."""
     wanted: dict[int, list[tuple[int, Placed]]] = {}
     owners: list[tuple[str, str]] = []
@@ -152,30 +175,34 @@ def _objects(
         for name, place in images.places.items():
             wanted.setdefault(place.chunk, []).append((len(owners), place))
             owners.append((images.reference.case_key, image_role(name)))
-    found: dict[int, pa.Table] = {}
+    parts: list[pa.Table] = []
+    rows: dict[str, list[tuple[int, range]]] = {}
+    start = 0
     for chunk, names in sorted(wanted.items()):
-        found |= dict(members(inputs.inventory, inputs.survey, chunk=chunk, wanted=names))
-    tables: dict[str, list[pa.Table]] = {}
-    for position, (owner, role) in enumerate(owners):
-        tables.setdefault(owner, []).append(_with_role(found[position], [role] * found[position].num_rows))
-    grouped: dict[str, list[LinkRow]] = {}
-    for row in links:
-        grouped.setdefault(row.case_key, []).append(row)
-    for case, rows in grouped.items():
-        taken = annotations.table.take(pa.array([row.annotation for row in rows], pa.int64()))
-        tables[case].append(_with_role(taken, [row.label for row in rows]))
-    return {case: pa.concat_tables(parts) for case, parts in tables.items()}
+        found = members(inputs.inventory, inputs.survey, chunk=chunk, wanted=names)
+        for position, table in found:
+            rows.setdefault(owners[position][0], []).append((position, range(start, start + table.num_rows)))
+            start += table.num_rows
+        roles = [owners[position][1] for position, table in found for _ in range(table.num_rows)]
+        if found:
+            parts.append(_with_role(pa.concat_tables([table for _, table in found]).combine_chunks(), roles))
+    labels = _with_role(
+        annotations.table.take(pa.array([row.annotation for row in links], pa.int64())), [row.label for row in links]
+    )
+    for number, row in enumerate(links):
+        rows[row.case_key].append((len(owners), range(start + number, start + number + 1)))
+    everything = pa.concat_tables([*parts, labels]).combine_chunks()
+    places: dict[str, tuple[int, int]] = {}
+    order: list[int] = []
+    for case, held in rows.items():
+        mine = [place for _, places_of in sorted(held, key=lambda pair: pair[0]) for place in places_of]
+        places[case] = (len(order), len(mine))
+        order += mine
+    return _Objects(everything.take(pa.array(order, pa.int64())), places)
 
 
 def _with_role(instances: pa.Table, roles: Sequence[str]) -> pa.Table:
     return instances.select(INSTANCES.names).add_column(0, "role", pa.array(roles, pa.string()))
-
-
-def _numbered(cases: Sequence[pa.Table]) -> pa.Table:
-    """Return the objects of a shard's cases, with the number of the case in front."""
-    numbers = np.repeat(np.arange(len(cases), dtype=np.int32), [case.num_rows for case in cases])
-    # in one chunk, because a cast takes its time for each chunk of each column
-    return pa.concat_tables(cases).combine_chunks().add_column(0, "case", pa.array(numbers)).cast(PLANNED)
 
 
 def _number_types(spec: DatasetSpec, chosen: Sequence[_Chosen], *, before: Mapping[str, str]) -> dict[str, str]:
