@@ -8,7 +8,7 @@ same persons is the same. Somebody who solves them is assumed to know that an ar
 wherever the numbers told do not contradict it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -18,6 +18,7 @@ import numpy as np
 from builder.errors import PrivacyError, counted
 from builder.federation.suppression import suppress
 from builder.federation.tables import (
+    ANY,
     Column,
     Counts,
     Disclosed,
@@ -65,7 +66,8 @@ def tell(
 ) -> Told:
     """Return what a site may tell of a table after all that is in its ledger; the entry to add to the ledger.
 
-    Numbers that changed by less than ``k`` since an earlier table are hidden.
+    Numbers that changed by less than ``k`` since an earlier table are hidden. If the rest would still give something
+    away, what was hidden before is hidden again, then all cells, and then everything but the total.
 
     Raises
     ------
@@ -80,18 +82,39 @@ def tell(
     changed = {
         pattern
         for entry in others
-        for pattern, before in _shown(entry.table, counts.columns).items()
+        for pattern, before in _expressed(entry.table, entry.table.shown, counts.columns).items()
         if pattern in numbers and _is_small(numbers[pattern] - before, k, same=entry.question == question)
     }
-    table = suppress(counts, k, asked=asked, told=same, withheld=changed)
-    if changed and not table.shown:
-        raise PrivacyError(
-            f"found that {counted(len(changed), 'number')} changed by fewer than {k} persons since an earlier table, "
-            "and nothing else to tell; send the earlier offer again, or wait until more persons have come"
-        )
-    told = Told(people, question, table)
-    check_differences(told, ledger)
-    return told
+    refused: PrivacyError | None = None
+    for more in _coarser(numbers, others, counts.columns):
+        table = suppress(counts, k, asked=asked, told=same, withheld=changed | more)
+        if changed and not table.shown:
+            break
+        told = Told(people, question, table)
+        try:
+            check_differences(told, ledger)
+        except PrivacyError as error:
+            refused = error
+        else:
+            return told
+    if refused is not None:
+        raise refused
+    raise PrivacyError(
+        f"found that {counted(len(changed), 'number')} changed by fewer than {k} persons since an earlier table, "
+        "and nothing else to tell; send the earlier offer again, or wait until more persons have come"
+    )
+
+
+def _coarser(wanted: Iterable[Pattern], others: Sequence[Told], columns: Sequence[Column]) -> Iterator[set[Pattern]]:
+    """Yield what to hide besides: nothing, what was hidden before, all cells as well, and all but the total."""
+    yield set()
+    if not others:
+        return
+    before = {p for e in others for p in _expressed(e.table, dict.fromkeys(e.table.hidden, 0), columns)}
+    yield before
+    cells = {pattern for pattern in wanted if ANY not in pattern}
+    yield before | cells
+    yield {pattern for pattern in wanted if set(pattern) != {ANY}}
 
 
 def check_differences(new: Told, ledger: Sequence[Told]) -> None:
@@ -151,6 +174,17 @@ def _agrees(table: Disclosed, counts: Counts) -> bool:
 
 def _shown(table: Disclosed, columns: Sequence[Column]) -> dict[Pattern, int]:
     return {widened(columns, p, table.columns): n for p, n in table.shown.items()}
+
+
+def _expressed(table: Disclosed, numbers: Mapping[Pattern, int], columns: Sequence[Column]) -> dict[Pattern, int]:
+    """Return the patterns of a table that need no other columns than these."""
+    names = {column.name for column in columns}
+    beside = [place for place, column in enumerate(table.columns) if column.name not in names]
+    return {
+        widened(columns, pattern, table.columns): n
+        for pattern, n in numbers.items()
+        if all(pattern[place] == ANY for place in beside)
+    }
 
 
 def _is_small(change: int, k: int, *, same: bool) -> bool:

@@ -1,11 +1,12 @@
 """What a site tells in several versions does not add up to a small number."""
 
+import numpy as np
 import pytest
 
 from builder.errors import PrivacyError
 from builder.federation.differencing import Told, check_differences, tell
 from builder.federation.suppression import suppress
-from builder.federation.tables import ANY, Column, Counts, Disclosed
+from builder.federation.tables import ANY, Column, Counts, Disclosed, count
 
 SEX = Column("sex", ("F", "M"))
 GRADE = Column("grade", ("high", "low", "missing"))
@@ -35,6 +36,26 @@ def test_a_few_newcomers_do_not_show_between_two_versions():
 def test_many_newcomers_may_be_told():
     first = told((9, 20, 31))
     assert told((9, 26, 31), people="v2", ledger=[first]).table.shown[("low",)] == 26
+
+
+def test_a_second_offer_tells_less_rather_than_nothing():
+    """Forty newcomers in forty cells change most of them by a few: margins are left, or the total."""
+    random = np.random.default_rng(0)
+    columns = (SEX, Column("age", tuple("abcde")))
+    rows = list(zip(random.choice(list("FM"), 160).tolist(), random.choice(list("abcde"), 160).tolist(), strict=True))
+    first = tell(count(columns, rows[:120]), 5, people="v1", question="q")
+    second = tell(count(columns, rows), 5, people="v2", question="q", ledger=[first])
+    assert second.table.shown[ANY, ANY] == 160
+    check_differences(second, [first])
+
+
+def test_a_later_table_of_fewer_columns_is_compared_in_what_both_say():
+    counts = Counts((SEX, GRADE), {("F", "low"): 30, ("F", "high"): 12, ("M", "low"): 20, ("M", "high"): 14})
+    first = tell(counts, 5, people="v1", question="q")
+    later = tell(Counts((SEX,), {("F",): 42, ("M",): 41}), 5, people="v2", question="q", ledger=[first])
+    assert later.table.shown == {("F",): 42, ("M",): 41, (ANY,): 83}
+    few = tell(Counts((SEX,), {("F",): 42, ("M",): 37}), 5, people="v3", question="q", ledger=[first])
+    assert few.table.shown == {("F",): 42}
 
 
 def test_newcomers_of_hidden_cells_are_found_by_their_sum():
