@@ -50,7 +50,8 @@ def _item(asked: Mapping[str, Any], answers: Answers) -> dict[str, Any]:
     """Return one item; ``asked`` is what ``cmimi.yaml`` says of it."""
     missing = [name for name, expression in asked.get("needs", {}).items() if not answers.value(expression)]
     found = "" if missing else answers(asked["answer"])
-    wanted = asked.get("todo") or f"state {', '.join(missing) or 'the ' + asked['about']}"
+    about = asked["about"] if asked["about"].startswith("who ") else f"the {asked['about']}"
+    wanted = asked.get("todo") or f"state {', '.join(missing) or about}"
     wanted += f" (spec: {asked['spec']})" if "spec" in asked else ""
     told = found or "; ".join(filter(None, (answers(asked.get("known", "")), f"{TODO}: {wanted}")))
     return {"about": asked["about"], "answer": told, "answered": bool(found)}

@@ -143,11 +143,14 @@ def _lines(
     for (status, stage, reason, shard), count in sorted(fates.items()):
         why = f" at stage {stage}: {reason}" if stage else ""
         yield f"  {count} {status}{why}{f', in shard {shard}' if shard else ''}"
-    for row in out[:MOST_ROWS]:
-        detail = f" ({row['detail']})" if row["detail"] else ""
-        yield f"  {row['level']} {row['key']}: rule {row['rule']}, reason {row['reason']}{detail}"
-    if len(out) > MOST_ROWS:
-        yield f"  and {len(out) - MOST_ROWS} more; --json lists all"
+    said = Counter(  # the stacks of a series are left out alike
+        f"  {row['level']} {row['key']}: rule {row['rule']}, reason {row['reason']}"
+        + (f" ({row['detail']})" if row["detail"] else "")
+        for row in out
+    )
+    yield from (line if count == 1 else f"{line}, {count} times" for line, count in [*said.items()][:MOST_ROWS])
+    if len(said) > MOST_ROWS:
+        yield f"  and {len(said) - MOST_ROWS} more; --json lists all"
 
 
 def _planned_key(spec: DatasetSpec, environment: Mapping[str, str]) -> Key | None:
