@@ -237,7 +237,7 @@ def test_completeness_counts_the_answered_items(stored):
     half = cmimi(facts(bare, governance=Governance(owner="a", access="b"), statement=Statement(log_of_use=False)))
     told = {i["item"]: i["answer"] for i in half["items"]}
     assert told[12] == "a"
-    assert told[13] == "TODO: state the who is responsible for the data (spec: governance.responsible)"
+    assert told[13] == "TODO: state who is responsible for the data (spec: governance.responsible)"
     assert told[15] == "access: b; TODO: state costs (spec: governance)"
     assert told[11] == "TODO: state the log of use (spec: catalog.log_of_use)"
     full = cmimi(facts(bare, **FULL))
