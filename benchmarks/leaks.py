@@ -95,10 +95,11 @@ def tell(
         f"{kind} {sum(c in right for c in planted[n :: len(KINDS)])}/{len(planted[n :: len(KINDS)])}"
         for n, kind in enumerate(KINDS)
     )
+    fitted = len(read_fits(store)) if neighbours and len(held) > screening.PROMISING else "some"
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"{name}: {len(held)} volumes, {taken:.1f} s ({read:.1f} s to read), {_seconds() - cpu:.1f} s of "
           f"the processor in this process, {memory:.2f} GB at most, {len(held) * (len(held) - 1) // 2} pairs, "
-          f"{len(read_fits(store)) or '?'} fitted; recall {len(right)}/{len(planted)} ({kinds}); "
+          f"{fitted} fitted, in this or the earlier version; recall {len(right)}/{len(planted)} ({kinds}); "
           f"wrong {len(found) - len(right)}", flush=True)  # fmt: skip
     return found
 
