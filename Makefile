@@ -11,7 +11,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 # Where Python is told to keep no bytecode, each of the thousand processes of the tests would compile its libraries anew: 4 s.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup servers demo test check wheels faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers test-radiomics withdrawals test-reader docs docs-all mutants bench contours canaries deid-score release-score releases text-score text-released faces-score clean
+.PHONY: setup servers demo test check wheels faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers test-radiomics withdrawals federation test-reader docs docs-all mutants bench contours canaries deid-score release-score releases text-score text-released faces-score clean
 
 setup: $(STAMP)
 
@@ -101,6 +101,10 @@ test-archives: setup servers
 withdrawals: setup
 	BUILDER_WITHDRAW_PERSONS=200 $(BIN)/python -m pytest tests/endtoend/test_withdraw.py --durations 5
 	BUILDER_FAULTS=long $(BIN)/python -m pytest $(KEPT) tests/faults/test_withdraw.py
+
+# One dataset over three hospitals with synthetic patients: offers, approvals, plan, builds, joint report. Some minutes.
+federation: setup
+	BUILDER_FEDERATION=1 $(BIN)/python -m pytest tests/federation --durations 5
 
 # What needs libraries that do not fit beside the tests': nnU-Net, streaming, datasets and pybids read what is exported.
 PEERS := .peers

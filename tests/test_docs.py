@@ -18,6 +18,7 @@ PAGES = [*(ROOT / name for name in AT_TOP), *sorted((ROOT / "docs").rglob("*.md"
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 FENCE = re.compile(r"^ *```\w*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"^(?: {4}|\t)(.+)$", re.MULTILINE)
+COMMAND = re.compile(r"(?:^|[\s(/])builder ((?:(?:bench|site|federate) )?[a-z][a-z-]*)((?: [^|;&#]*)?)")
 NAME = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+")
 """Words with an underscore are names of the code; plain words may be English."""
 
@@ -76,7 +77,7 @@ def words() -> set[str]:
 class TestPage:
     def test_commands_and_options(self, page: Path):
         for line in pieces(page):
-            for match in re.finditer(r"(?:^|[\s(/])builder ((?:bench )?[a-z][a-z-]*)((?: [^|;&#]*)?)", line):
+            for match in COMMAND.finditer(line):
                 name, rest = match[1], match[2]
                 assert name in commands(), f"`builder {name}` is not a command: {line!r}"
                 for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest):

@@ -13,6 +13,7 @@ import typer
 
 from builder.cli import library, runs
 from builder.cli.bench import bench
+from builder.cli.federation import federate, site
 from builder.cli.options import (
     Cluster,
     Dataset,
@@ -361,6 +362,8 @@ def doctor(
 for _command in (*runs.COMMANDS, *library.COMMANDS):
     app.command()(_command)
 app.add_typer(bench, name="bench")
+app.add_typer(site, name="site")
+app.add_typer(federate, name="federate")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -35,30 +35,25 @@ class _Closed(BaseModel):
 
 
 class Row(_Closed):
-    """A cell of a table: its level of each column, and how many are in it."""
+    """A number of a table: a level of each column, ``*`` for any, and how many persons are there."""
 
     levels: list[Text]
-    count: Hidden
+    persons: Hidden
+
+
+class Levels(_Closed):
+    """A column and its levels; the last one holds all values that are not listed."""
+
+    name: Text
+    levels: list[Text]
 
 
 class Table(_Closed):
-    """Counts by the levels of some columns. A suppressed cell is null; cells that are not listed hold nobody."""
+    """Persons by the levels of some columns, with sums. Suppressed numbers are null; a bin is a level "2 to 3"."""
 
     name: Text
-    columns: list[Text]
-    of: Literal["persons", "series", "cases", "files"] = "persons"
+    columns: list[Levels]
     rows: list[Row]
-    total: Hidden = None
-
-
-class Histogram(_Closed):
-    """Counts between fixed edges. A bin holds values from its lower edge up to, but without, its upper edge."""
-
-    quantity: Text
-    of: Literal["persons", "cases"]
-    split: Text = ""
-    edges: list[float]
-    counts: list[Hidden]
 
 
 class _Document(_Closed):
@@ -75,6 +70,7 @@ class Spec(_Document):
 
     kind: Literal["spec"] = "spec"
     spec: Annotated[str, Field(max_length=1 << 20)]
+    columns: dict[Text, list[Text]]
     sites: Annotated[dict[Name, PublicKey], Field(min_length=1, max_length=1000)]
 
 
@@ -85,17 +81,14 @@ class Offer(_Document):
     site: Name
     spec: Digest
     k: Annotated[int, Field(ge=2)]
-    persons: Hidden
     strata: Table
-    pooled: Hidden
     tables: list[Table]
-    histograms: list[Histogram]
     lock: dict[Text, Text]
     withheld: list[Text]
 
 
 class Quota(_Closed):
-    """How many newcomers of a stratum go to each split at a site; ``levels`` is empty for all other strata together."""
+    """How many newcomers of a stratum go to each split at a site; ``*`` is every level."""
 
     levels: list[Text]
     counts: dict[Text, Count]
@@ -108,12 +101,12 @@ class Plan(_Document):
     spec: Digest
     offers: dict[Name, Digest]
     ratios: dict[Text, float]
-    strata: list[Text]
+    columns: list[Levels]
     quotas: dict[Name, list[Quota]]
     held_out: dict[Name, Text]
     rules: list[Text]
     differences: list[Text]
-    histograms: list[Histogram]
+    tables: list[Table]
 
 
 class Receipt(_Document):
@@ -124,9 +117,8 @@ class Receipt(_Document):
     plan: Digest
     version: Digest | Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     k: Annotated[int, Field(ge=2)]
-    splits: list[Table]
+    strata: Table
     tables: list[Table]
-    histograms: list[Histogram]
     lock: dict[Text, Text]
     withheld: list[Text]
 
@@ -198,6 +190,14 @@ def read(data: bytes, kind: type[D], *, where: str) -> tuple[D, Signature | None
             "as it was written, to the byte; ask for it again, and send files as attachments"
         )
     return document, envelope.signature
+
+
+def kind_of(data: bytes) -> str:
+    """Return the kind that a file says it is of; "" where it says none."""
+    try:
+        return str(json.loads(data)["document"]["kind"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return ""
 
 
 def _facts(data: bytes, name: str, where: str) -> dict[str, Any]:

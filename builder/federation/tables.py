@@ -139,7 +139,8 @@ def check_size(columns: Sequence[Column]) -> None:
 
 def matrix(columns: Sequence[Column], wanted: Sequence[Pattern]) -> NDArray[np.bool_]:
     """Return (pattern, cell) which cells each pattern sums; cells are in the order of ``cells_of``."""
-    codes = np.indices([len(c.levels) for c in columns]).reshape(len(columns), -1)
+    shape = [len(c.levels) for c in columns]
+    codes = np.indices(shape).reshape(len(columns), int(np.prod(shape, dtype=np.int64)))
     inside = np.ones((len(wanted), codes.shape[1] if len(columns) else 1), dtype=bool)
     for place, column in enumerate(columns):
         code = {level: i for i, level in enumerate(column.levels)}

@@ -16,7 +16,7 @@ from builder.persons.forest import Forest
 from builder.planning.left_out import as_if_kept
 from builder.planning.rows import LabelState, included, rows_of
 from builder.spec import DatasetSpec
-from builder.split import Group, Registry, assign, deal_elsewhere, folds, hold_out
+from builder.split import Group, Registry, assign, assign_by_quotas, deal_elsewhere, folds, hold_out, with_homes
 from builder.split.registry import pinned
 from builder.split.shortfalls import shortfalls
 
@@ -77,12 +77,52 @@ def deal(
     LayoutError
         When persons who belong together got different splits before, and the spec does not say which one counts.
     """
+    kept = {*included(cohort)["person_key"].to_pylist()}  # whoever is left out moves nobody
+    people, groups, previous = _to_deal(spec, cohort, persons, together=together, registry=registry)
+    strata, joint = list(spec.splits.stratify), spec.splits.joint
+    if joint is None:
+        dealt = assign(people, ratios=spec.splits.ratios, strata=strata, seed=spec.splits.seed, previous=previous)
+    else:
+        homed, quotas = with_homes(people, joint)
+        dealt = assign_by_quotas(homed, quotas=quotas, strata=strata, seed=spec.splits.seed, previous=previous)
+    found = _expanded(dealt.append_column("folds", _folds(spec, people, dealt)), groups, persons)
+    return found.filter(pc.is_in(found["person_key"], pa.array(sorted(kept), pa.string())))
+
+
+def newcomers(
+    spec: DatasetSpec,
+    cohort: pa.Table,
+    persons: Persons,
+    *,
+    together: Iterable[Sequence[str]] = (),
+    registry: Registry | None = None,
+) -> pa.Table:
+    """Return whom the ratios or a joint plan would deal: one row a group of persons, with the columns of the strata.
+
+    Parameters are those of ``deal``. Persons whom an earlier version dealt, a hold-out sets aside or ``tested`` bars
+    are not among them.
+    """
+    people, _, previous = _to_deal(spec, cohort, persons, together=together, registry=registry)
+    if previous is None:
+        return people
+    return people.filter(pc.invert(pc.is_in(people["person_key"], previous["person_key"].combine_chunks())))
+
+
+def _to_deal(
+    spec: DatasetSpec,
+    cohort: pa.Table,
+    persons: Persons,
+    *,
+    together: Iterable[Sequence[str]],
+    registry: Registry | None,
+) -> tuple[pa.Table, dict[str, list[str]], pa.Table | None]:
+    """Return groups of persons with their strata columns, the persons of each, and whose split is settled already."""
     strata = list(spec.splits.stratify)
     held = [h.column for h in spec.splits.hold_out]
     missing = [c for c in dict.fromkeys((*strata, *held)) if c not in cohort.column_names]
     if missing:
         raise SpecError(f"splits: found the columns {missing}, expected columns of SERIES or of a clinical table")
-    kept, cohort = {*included(cohort)["person_key"].to_pylist()}, as_if_kept(cohort)  # whoever is left out moves nobody
+    cohort = as_if_kept(cohort)
     leader = _leaders(cohort, [*together, *persons.together])
     people = _people(cohort, strata, leader)
     groups: dict[str, list[str]] = {}
@@ -93,10 +133,7 @@ def deal(
         places = _places(cohort, list(dict.fromkeys(held)), leader)
         previous = hold_out(places, spec.splits.hold_out, previous=previous)
     barred = {leader[person] for person in _barred(spec, cohort)}
-    previous = deal_elsewhere(people, barred, spec.splits, previous=previous)
-    dealt = assign(people, ratios=spec.splits.ratios, strata=strata, seed=spec.splits.seed, previous=previous)
-    found = _expanded(dealt.append_column("folds", _folds(spec, people, dealt)), groups, persons)
-    return found.filter(pc.is_in(found["person_key"], pa.array(sorted(kept), pa.string())))
+    return people, groups, deal_elsewhere(people, barred, spec.splits, previous=previous)
 
 
 def cannot(spec: DatasetSpec, cohort: pa.Table, splits: pa.Table) -> tuple[str, ...]:

@@ -3,20 +3,20 @@
 from builder.split.assignment import assign
 from builder.split.exports import csv_text, nnunet_splits
 from builder.split.holdouts import folds, hold_out, leave_one_out
-from builder.split.joint import assign_by_quotas
+from builder.split.joint import assign_by_quotas, with_homes
 from builder.split.options import TRUE_DATE, Folds, HoldOut, Splits, Tested
 from builder.split.registry import Group, Registry
 from builder.split.registry_rows import REGISTRY_SCHEMA
 from builder.split.tested import deal_elsewhere
 
 __all__ = [
-    "REGISTRY_SCHEMA",
-    "TRUE_DATE",
     "Folds",
     "Group",
     "HoldOut",
+    "REGISTRY_SCHEMA",
     "Registry",
     "Splits",
+    "TRUE_DATE",
     "Tested",
     "assign",
     "assign_by_quotas",
@@ -26,4 +26,5 @@ __all__ = [
     "hold_out",
     "leave_one_out",
     "nnunet_splits",
+    "with_homes",
 ]

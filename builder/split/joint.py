@@ -2,13 +2,14 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
 from builder.errors import SpecError
 from builder.model.keyed import Key
+from builder.split.options import Joint
 from builder.split.problem import Integers, Problem
 from builder.split.rounding import round_shares
 from builder.split.shares import spread
@@ -16,6 +17,9 @@ from builder.split.strata import Strata, stratify
 
 HOME: Final = "stratum"
 """Column of persons: the stratum or pool of the joint plan that each belongs to."""
+
+ANY: Final = "*"
+"""What stands in the levels of a quota for every level of a column."""
 
 SCALE: Final = 2520
 """Parts of a person in which shares are counted."""
@@ -83,6 +87,38 @@ def assign_by_quotas(
             "pooled": pa.array([False] * len(keys), pa.bool_()),
         }
     )
+
+
+def level_of(value: Any, levels: Sequence[str]) -> str:
+    """Return the level of a cell: its text if that is listed, else the last level, as for a cell without a value."""
+    if isinstance(value, bool):
+        text = "true" if value else "false"
+    elif isinstance(value, list | tuple):
+        text = "+".join(sorted(map(str, value)))
+    else:
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if text in levels else levels[-1]
+
+
+def with_homes(persons: pa.Table, joint: Joint) -> tuple[pa.Table, dict[str, dict[str, int]]]:
+    """Return persons with the column ``stratum``, and the quotas by its values, as ``assign_by_quotas`` takes them.
+
+    A person belongs to the stratum or pool that names most of the person's levels.
+    """
+    columns = [[level_of(v, known) for v in persons[name].to_pylist()] for name, known in joint.columns.items()]
+    cells = zip(*columns, strict=True) if columns else [()] * persons.num_rows
+    homes = [_home(cell, joint) for cell in cells]
+    quotas = {_named(quota.levels, joint): dict(quota.counts) for quota in joint.quotas}
+    return persons.append_column(HOME, pa.array(homes, pa.string())), quotas
+
+
+def _home(cell: tuple[str, ...], joint: Joint) -> str:
+    fitting = [q.levels for q in joint.quotas if all(w in (ANY, h) for h, w in zip(cell, q.levels, strict=True))]
+    return _named(min(fitting, key=lambda levels: levels.count(ANY), default=cell), joint)
+
+
+def _named(levels: Sequence[str], joint: Joint) -> str:
+    return "; ".join(f"{c}={level}" for c, level in zip(joint.columns, levels, strict=True)) or "everyone"
 
 
 def _splits(previous: pa.Table) -> dict[str, str]:

@@ -6,7 +6,15 @@ from datetime import date
 from fractions import Fraction
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 DEFAULT_RATIOS = {"train": 0.70, "validation": 0.15, "test": 0.15}
 
@@ -104,6 +112,41 @@ class Sequester(BaseModel):
     keep: tuple[str, ...] = ()
 
 
+class Quota(BaseModel):
+    """How many newcomers of a stratum go to each split at this site.
+
+    Parameters
+    ----------
+    levels
+        One level for each column of ``joint.columns``; ``*`` is any.
+    counts
+        Split to newcomers.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    levels: tuple[str, ...]
+    counts: dict[str, Annotated[int, Field(ge=0)]]
+
+
+class Joint(BaseModel):
+    """This site's part of a joint plan of several sites; ``builder site build`` writes it, nobody by hand.
+
+    Parameters
+    ----------
+    columns
+        Column to the levels that the plan knows; a value that is none of them is of the last one.
+    quotas
+        How newcomers are dealt. Persons whom an earlier version dealt, a hold-out sets aside or ``tested`` bars keep
+        out of them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    columns: dict[str, tuple[str, ...]]
+    quotas: tuple[Quota, ...]
+
+
 class Splits(BaseModel):
     """How persons are dealt to splits.
 
@@ -138,6 +181,16 @@ class Splits(BaseModel):
     """Written to the column ``folds`` of ``splits.parquet``, a number a repeat, and ``exports/splits_final.json``."""
     leave_one_out: str | None = None
     """Column (site, vendor, collection) whose values are each left out once: ``exports/leave_one_out.json``."""
+    joint: Joint | None = None
+    """Quotas of a joint plan of several sites, which take the place of the ratios."""
+
+    @model_serializer(mode="wrap")
+    def _without_no_plan(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave ``joint`` out where there is none, so that specs of one site are written as they always were."""
+        written: dict[str, Any] = serialize(self)
+        if self.joint is None:
+            written.pop("joint", None)
+        return written
 
     @field_validator("ratios")
     @classmethod

@@ -1,6 +1,7 @@
 """Documents of a federation: what was signed is what is read; anything else is refused, with a message that helps."""
 
 import json
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from builder.errors import BuilderError, LayoutError, PrivacyError, SpecError
 from builder.federation.documents import (
     KINDS,
+    Levels,
     Offer,
     Plan,
     Quota,
@@ -27,26 +29,26 @@ from builder.federation.documents import (
     written,
 )
 from builder.federation.signing import load_key, make_key, public_of, read_public, read_signed, sign
+from tests.endtoend.trees import ROOT
 
 HEAD: dict[str, Any] = {"federation": "lungs", "sequence": 1, "nonce": "0" * 32}
 SHA = "a" * 64
-STRATA = Table(name="strata", columns=["sex"], rows=[Row(levels=["F"], count=12), Row(levels=["M"], count=None)])
+STRATA = Table(
+    name="strata",
+    columns=[Levels(name="sex", levels=["F", "M"])],
+    rows=[Row(levels=["F"], persons=12), Row(levels=["M"], persons=None)],
+)
 PUBLIC = "ed25519:" + "b" * 64
 EXAMPLES = (
-    Spec(**HEAD, spec="name: lungs\n", sites={"north": PUBLIC}),
-    Offer(
-        **HEAD, site="north", spec=SHA, k=5, persons=None, strata=STRATA, pooled=None, tables=[], histograms=[],
-        lock={"numpy": "2"}, withheld=[],
-    ),
+    Spec(**HEAD, spec="name: lungs\n", columns={"sex": ["F", "M"]}, sites={"north": PUBLIC}),
+    Offer(**HEAD, site="north", spec=SHA, k=5, strata=STRATA, tables=[], lock={"numpy": "2"}, withheld=[]),
     Plan(
-        **HEAD, spec=SHA, offers={"north": SHA}, ratios={"train": 0.8, "test": 0.2}, strata=["sex"],
+        **HEAD, spec=SHA, offers={"north": SHA}, ratios={"train": 0.8, "test": 0.2},
+        columns=[Levels(name="sex", levels=["F", "M"])],
         quotas={"north": [Quota(levels=["F"], counts={"train": 10, "test": 2})]}, held_out={}, rules=[], differences=[],
-        histograms=[],
+        tables=[],
     ),
-    Receipt(
-        **HEAD, site="north", plan=SHA, version="c" * 32, k=5, splits=[STRATA], tables=[], histograms=[], lock={},
-        withheld=[],
-    ),
+    Receipt(**HEAD, site="north", plan=SHA, version="c" * 32, k=5, strata=STRATA, tables=[], lock={}, withheld=[]),
 )  # fmt: skip
 
 
@@ -92,7 +94,7 @@ def _lines(change):
 
 
 def _more(facts):
-    facts["document"]["strata"]["rows"][0]["count"] += 1
+    facts["document"]["strata"]["rows"][0]["persons"] += 1
     return facts
 
 
@@ -107,7 +109,7 @@ def _format(facts):
 
 
 def _fraction(facts):
-    facts["document"]["strata"]["rows"][0]["count"] = 1.5
+    facts["document"]["strata"]["rows"][0]["persons"] = 1.5
     return facts
 
 
@@ -208,3 +210,13 @@ def test_no_message_shows_a_key(content, tmp_path: Path):
 def test_public_keys_are_checked(text):
     with pytest.raises(SpecError, match="--site: found"):
         read_public(text, where="--site")
+
+
+def test_the_offer_on_the_page_is_one():
+    """It is read like any other file: its text, its schema and its signature, to the byte."""
+    page = (ROOT / "docs" / "federation.md").read_text()
+    (text,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    jsonschema.validate(json.loads(text), published_schemas()["offer"])
+    signer = json.loads(text)["signature"]["key"]
+    offer = read_signed(text.encode(), Offer, where="page", pinned={signer: "the site"})
+    assert all(row.persons is None or row.persons >= offer.k for table in offer.tables for row in table.rows)

@@ -1,0 +1,67 @@
+"""Persons of one site to tables of counts: their levels by the lists of spec and policy, quantities by fixed edges."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, pairwise
+from typing import Any, Final
+
+import pyarrow as pa
+
+from builder.federation.documents import Table
+from builder.federation.tables import Column, count
+from builder.federation.told import Teller
+from builder.split.joint import level_of
+
+EDGES: Final[Mapping[str, tuple[float, ...]]] = {
+    "age_years": (0, 18, 30, 40, 50, 60, 70, 80, 90),
+    "spacing_slice_mm": (0, 0.5, 1, 1.5, 2, 3, 4, 5, 7.5, 10),
+    "spacing_row_mm": (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 4),
+    "slices": (0, 1, 20, 50, 100, 200, 500, 1000),
+}
+"""Edges of histograms. A bin holds values from its lower edge up to, but without, its upper edge."""
+
+
+def column_of(name: str, levels: Sequence[str]) -> Column:
+    """Return a column whose last level also holds everybody whose value is missing or not listed.
+
+    A level for them alone would mostly be empty, and what hides an empty one hides others with it.
+    """
+    return Column(name, (*levels[:-1], f"{levels[-1]} or other"))
+
+
+def prefixes(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the first none, one, two, ... of the names."""
+    return [(), *accumulate(((name,) for name in names), lambda one, more: (*one, *more))]
+
+
+def tell_total(teller: Teller, persons: int) -> Table:
+    """Tell how many persons there are; every other table is judged with this number."""
+    return teller.table("total", count((), [()] * persons), [()], total=False)
+
+
+def tell_levels(
+    teller: Teller, name: str, persons: pa.Table, columns: Mapping[str, Sequence[str]], *, by: Sequence[str] = ()
+) -> Table:
+    """Tell a table of persons, one row each; ``by`` are the splits where it is also told by split."""
+    own = [column_of(column, levels) for column, levels in columns.items()]
+    cells: list[Iterable[Any]] = [
+        [level_of(value, column.levels) for value in persons[column.name].to_pylist()] for column in own
+    ]
+    asked = prefixes([column.name for column in own])
+    if by:
+        own = [Column("split", tuple(by)), *own]
+        cells = [persons["split"].to_pylist(), *cells]
+        asked = [*asked, *(("split", *names) for names in asked)]
+    rows = zip(*cells, strict=True) if cells else iter([()] * persons.num_rows)
+    return teller.table(name, count(own, rows), asked)
+
+
+def binned(persons: pa.Table, quantity: str) -> tuple[pa.Table, dict[str, list[str]]]:
+    """Return persons with a quantity as the name of its bin, and the names."""
+    edges = EDGES[quantity]
+    names = [*(f"{a:g} to {b:g}" for a, b in pairwise(edges)), f"{edges[-1]:g} and above"]
+    cells = [
+        None if value is None or not value >= edges[0] else names[sum(edge <= value for edge in edges) - 1]
+        for value in persons[quantity].to_pylist()
+    ]
+    place = persons.schema.get_field_index(quantity)
+    return persons.set_column(place, quantity, pa.array(cells, pa.string())), {quantity: names}

@@ -1,0 +1,129 @@
+"""The coordinator's spec as one site builds it: its own places, key and name, and no feature that it did not allow."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from builder.errors import PrivacyError
+from builder.federation.documents import Plan, Spec
+from builder.federation.policy import ALWAYS, Policy
+from builder.model.canonical import fingerprint
+from builder.model.options import LOCATION_FIELDS, stated
+from builder.spec import DatasetSpec
+from builder.specfile import parse_spec
+from builder.split.options import Joint
+from builder.split.options import Quota as Share
+
+_TEMPLATE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}(/[^$]*)?")
+_SECRET = re.compile(r"\$\{(env|file):")
+SITE = "site"
+
+
+def local_spec(signed: Spec, policy: Policy, plan: Plan | None = None) -> tuple[DatasetSpec, "Terms"]:
+    """Return what the site plans and builds, whose locations still hold ``${NAME}``, and on which terms it tells.
+
+    Raises
+    ------
+    SpecError
+        If the text is no spec.
+    PrivacyError
+        If it uses what the policy does not allow.
+    """
+    spec = parse_spec(signed.spec.encode(), name="spec")
+    faults = [*_faults(spec, policy)]
+    if faults:
+        raise PrivacyError("\n".join(f"spec: {fault}" for fault in faults) + "; change the policy, or refuse the spec")
+    document = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    document["deid"]["patient_key"] = policy.patient_key
+    document["sources"] = [{**source, SITE: policy.site} for source in document["sources"]]
+    splits = document.get("splits", {})
+    if splits.get("hold_out"):
+        splits["hold_out"] = [rule for rule in splits["hold_out"] if _is_here(rule, policy.site)]
+    if plan is not None and plan.quotas.get(policy.site):
+        shares = tuple(Share(levels=tuple(q.levels), counts=q.counts) for q in plan.quotas[policy.site])
+        joint = Joint(columns={column.name: tuple(column.levels) for column in plan.columns}, quotas=shares)
+        splits["joint"] = joint.model_dump(mode="json")
+    document["splits"] = splits
+    local = DatasetSpec.model_validate(document)
+    return local, _terms(local, policy)
+
+
+def held_out(spec: DatasetSpec) -> dict[str, str]:
+    """Return the hospitals that the spec holds out, and the split of each."""
+    rules = [rule for rule in spec.splits.hold_out if rule.column == SITE]
+    return {str(site): rule.split for rule in reversed(rules) for site in rule.values}
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On which terms a site tells of its persons.
+
+    Parameters
+    ----------
+    question
+        Digest of what decides who is counted.
+    k
+        Smallest number that leaves.
+    strata
+        Columns that the split is stratified by.
+    splits
+        Splits that persons may be in.
+    """
+
+    question: str
+    k: int
+    strata: tuple[str, ...]
+    splits: tuple[str, ...]
+
+
+def _terms(spec: DatasetSpec, policy: Policy) -> Terms:
+    """Return the terms of a site's spec and policy."""
+    parts = [stated(block) for block in (spec.cohort, spec.volumes, spec.persons, *spec.clinical, *spec.sources)]
+    splits = spec.splits
+    return Terms(
+        fingerprint(*parts, list(spec.labels)),
+        max(policy.k, spec.deid.anonymity.k if spec.deid.anonymity is not None else 0),
+        splits.stratify,
+        tuple(dict.fromkeys([*splits.ratios, *(rule.split for rule in splits.hold_out)])),
+    )
+
+
+def _is_here(rule: dict[str, Any], site: str) -> bool:
+    return rule["column"] != SITE or site in rule.get("values", ())
+
+
+def _faults(spec: DatasetSpec, policy: Policy) -> Iterator[str]:
+    allowed = {*ALWAYS, *policy.allow}
+    for block in sorted(spec.model_fields_set - allowed):
+        yield f"found the block {block}, expected one that the policy allows"
+    splits = spec.splits
+    for name in sorted({"previous", "fresh", "sequester", "trust_registry", "joint"} & splits.model_fields_set):
+        yield f"found splits.{name}, expected none: who was dealt stays where the site's registry has the person"
+    document = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    document["deid"].pop("patient_key", None)
+    for key, text in _texts(document):
+        match = _TEMPLATE.fullmatch(text)
+        if _SECRET.search(text):
+            yield f"found an environment variable or file in {key}, expected none: a site names its own secrets"
+        elif key in LOCATION_FIELDS and (match is None or match[1] not in policy.parameters or ".." in text):
+            yield f"found a place in {key} that is no parameter of the policy, expected ${{NAME}} of {_names(policy)}"
+        elif key == "sign_in":
+            yield "found sign_in, expected none: a site signs in to its own archive"
+
+
+def _names(policy: Policy) -> str:
+    return ", ".join(sorted(policy.parameters)) or "none"
+
+
+def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name == "sign_in":
+                yield name, ""
+            yield from _texts(value, str(name))
+    elif isinstance(node, list):
+        for value in node:
+            yield from _texts(value, key)
+    elif isinstance(node, str):
+        yield key, node

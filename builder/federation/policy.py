@@ -1,0 +1,99 @@
+"""A site's policy: what may leave, and which specs are built. Nothing that a coordinator sends widens it."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from builder.errors import PrivacyError, SpecError
+from builder.federation.documents import Name, PublicKey
+from builder.federation.suppression import SMALLEST_K
+from builder.specfile import described
+from builder.specfile.positions import parse_yaml, plain
+
+ALWAYS = (
+    *("name", "description", "license", "seed", "sources", "cohort", "volumes", "deid", "transforms", "samples"),
+    *("splits", "max_lost", "report", "shards", "use_case", "governance", "catalog", "usage"),
+)
+"""Blocks of a spec that need no permission; ``Policy.allow`` names others."""
+
+
+class Policy(BaseModel):
+    """What a site has decided.
+
+    Parameters
+    ----------
+    site
+        Name of the site; the column ``site`` has it too.
+    coordinator
+        Public key whose specs and plans count.
+    dataset
+        Where the site's dataset is built. It stays at the site.
+    ledger
+        Private file that notes everything told; relative to the policy.
+    k
+        Smallest number that leaves; a larger one of the spec counts.
+    offers
+        Most offers that are made of different specs or persons.
+    columns
+        Columns that may be told of, and the levels of each that may leave. Every other value is
+        counted with the last one that a spec asks for.
+    histograms
+        Quantities that may be told of, on edges that builder ships.
+    allow
+        Blocks that a spec may use beside the harmless ones: clinical, labels, consensus, persons, leaks.
+    parameters
+        Values of ``${NAME}`` in the spec's locations. A spec names no other place.
+    patient_key
+        Where the site's own key of pseudonyms is. That of the spec is not used.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    site: Name
+    coordinator: PublicKey
+    dataset: Annotated[str, Field(min_length=1)]
+    ledger: str = "federation-ledger.json"
+    k: Annotated[int, Field(ge=SMALLEST_K)] = 11
+    offers: Annotated[int, Field(ge=1)] = 3
+    columns: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    histograms: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
+    parameters: dict[str, str] = Field(default_factory=dict)
+    patient_key: str = "${env:BUILDER_KEY}"
+
+
+def read_policy(path: Path) -> Policy:
+    """Return the policy in a file, with ``ledger`` as a whole path. Raises SpecError."""
+    try:
+        document = plain(parse_yaml(path.read_bytes(), str(path)))
+        policy = Policy.model_validate(document)
+    except FileNotFoundError:
+        raise SpecError(f"{path}: found no file, expected the site's policy; docs/federation.md shows one") from None
+    except ValidationError as error:
+        lines = [message for _, message, _ in described(error, document, Policy)]
+        raise SpecError("\n".join(f"{path}: {line}" for line in dict.fromkeys(lines))) from None
+    return policy.model_copy(update={"ledger": str((path.parent / policy.ledger).resolve())})
+
+
+def permitted(asked: dict[str, list[str]], policy: Policy) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """Return the columns that may be told of, and a line for each that stays.
+
+    Raises
+    ------
+    PrivacyError
+        If a spec asks for a level that the policy does not list: a made-up level could carry a name.
+    """
+    found, withheld = {}, []
+    for name, levels in sorted(asked.items()):
+        if name not in policy.columns:
+            withheld.append(f"{name}: the policy of the site tells nothing of this column")
+            continue
+        strange = [level for level in levels if level not in policy.columns[name]]
+        if strange:
+            raise PrivacyError(
+                f"spec: found {len(strange)} levels of {name} that the policy does not list, expected some of "
+                f"{list(policy.columns[name])}; add them to the policy if they may leave, or refuse the spec"
+            )
+        found[name] = tuple(levels)
+    return found, withheld

@@ -1,0 +1,53 @@
+"""A document as a person reads it, before it is approved."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from builder.federation.documents import Document, Offer, Plan, Receipt, Spec, Table, kind_of, read
+
+
+def shown_file(path: Path) -> str:
+    """Return the text of a file, and whether somebody signed it; whose key that is must be checked elsewhere."""
+    data = path.read_bytes()
+    kinds: Mapping[str, Any] = {"spec": Spec, "offer": Offer, "plan": Plan, "receipt": Receipt}
+    document: Document
+    document, signature = read(data, kinds.get(kind_of(data), Offer), where=str(path))
+    state = "nobody has signed it" if signature is None else f"signed by {signature.key} (not checked here)"
+    return f"{shown(document)}\n  {state}"
+
+
+def shown(document: Document) -> str:
+    """Return the whole document as text: everything that leaves is in it."""
+    return "\n".join(_lines(document))
+
+
+def _lines(document: Document) -> Iterator[str]:
+    yield f"{document.kind} {document.sequence} of {document.federation}"
+    if isinstance(document, Offer | Receipt):
+        yield f"  site {document.site}; no number below {document.k} is shown"
+        for table in (document.strata, *document.tables):
+            yield from _table(table)
+        yield from (f"  withheld: {line}" for line in document.withheld)
+        yield "  versions: " + ", ".join(f"{name} {version}" for name, version in sorted(document.lock.items()))
+    elif isinstance(document, Plan):
+        for site, rows in sorted(document.quotas.items()):
+            for quota in rows:
+                dealt = ", ".join(f"{split} {count}" for split, count in quota.counts.items())
+                yield f"  {site}, {' / '.join(quota.levels) or 'everyone'}: {dealt}"
+        yield from (f"  {site}: held out as {split}" for site, split in sorted(document.held_out.items()))
+        yield from (f"  rule: {rule}" for rule in document.rules)
+        yield from (f"  differs: {line}" for line in document.differences)
+    else:
+        yield "  sites: " + ", ".join(sorted(document.sites))
+        yield from (f"  {line}" for line in document.spec.splitlines())
+
+
+def _table(table: Table) -> Iterator[str]:
+    yield f"  {table.name} ({', '.join(column.name for column in table.columns) or 'everyone'})"
+    for row in table.rows:
+        if row.persons is not None:
+            yield f"    {' / '.join(row.levels) or 'all'}: {row.persons}"
+    hidden = sum(row.persons is None for row in table.rows)
+    if hidden:
+        yield f"    {hidden} numbers are suppressed"

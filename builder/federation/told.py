@@ -1,0 +1,134 @@
+"""The private ledger of a site: what it has told of whom, which specs it has seen, and which documents it has made."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from builder.errors import LayoutError, PrivacyError
+from builder.federation.differencing import Told, tell
+from builder.federation.documents import Document, Levels, Plan, Row, Spec, Table, digest
+from builder.federation.tables import Column, Counts, Disclosed
+from builder.model.canonical import canonical_json
+
+
+@dataclass
+class Ledger:
+    """A site's memory. ``told`` maps a family of tables to what was told of it."""
+
+    path: Path
+    told: dict[str, list[Told]] = field(default_factory=dict)
+    seen: dict[str, dict[str, Any]] = field(default_factory=dict)
+    made: dict[str, str] = field(default_factory=dict)
+
+    @staticmethod
+    def open(path: str) -> "Ledger":
+        """Return the ledger in a file, or a new one. Raises LayoutError."""
+        place = Path(path)
+        if not place.exists():
+            return Ledger(place)
+        try:
+            facts = json.loads(place.read_bytes())
+            told = {name: [_told(entry) for entry in entries] for name, entries in facts["told"].items()}
+            return Ledger(place, told, facts["seen"], facts["made"])
+        except (ValueError, KeyError, TypeError):
+            raise LayoutError(
+                f"{place}: found no ledger that can be read, expected what this site has told; bring it back from a "
+                "backup: without it nobody knows what may still be told"
+            ) from None
+
+    def keep(self) -> None:
+        """Write the ledger for its owner alone."""
+        told = {name: [_entry(entry) for entry in entries] for name, entries in self.told.items()}
+        data = canonical_json({"told": told, "seen": self.seen, "made": self.made})
+        beside = self.path.with_name(self.path.name + ".new")
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(self.path)
+
+    def accept(self, document: Spec | Plan, *, where: str) -> None:
+        """Note a spec or plan. Raises LayoutError for one that is older than another that was accepted."""
+        name = f"{document.kind} {document.federation}"
+        known = self.seen.get(name)
+        own = {"sequence": document.sequence, "digest": digest(document)}
+        if known is not None and (
+            own["sequence"] < known["sequence"]
+            or (own["sequence"] == known["sequence"] and own["digest"] != known["digest"])
+        ):
+            raise LayoutError(
+                f"{where}: found {document.kind} {document.sequence} of {document.federation}, expected a later one "
+                f"than number {known['sequence']}, which this site has accepted; ask the coordinator for the newest"
+            )
+        self.seen[name] = own
+
+    def note(self, document: Document) -> None:
+        """Note a document that this site made, so that nothing else is approved."""
+        self.made[digest(document)] = document.kind
+
+    def check_made(self, document: Document, *, where: str) -> None:
+        """Raise PrivacyError if this site did not make the document."""
+        if digest(document) not in self.made:
+            raise PrivacyError(
+                f"{where}: found an {document.kind} that this site did not make, expected one that builder site wrote "
+                "here; make it again, and approve that file"
+            )
+
+    def sequence(self, kind: str) -> int:
+        """Return the number of the next document of a kind."""
+        return 1 + sum(own == kind for own in self.made.values())
+
+
+@dataclass(frozen=True)
+class Teller:
+    """Tells tables of one set of persons."""
+
+    ledger: Ledger
+    k: int
+    people: str
+    question: str
+
+    def table(self, name: str, counts: Counts, asked: Sequence[Sequence[str]], *, total: bool = True) -> Table:
+        """Return what may be told, and note it.
+
+        Tables of different columns can only be compared in how many persons they count; therefore each family of tables
+        has its own part of the ledger, with these totals.
+        """
+        totals = self.ledger.told.get("total", [])
+        before = [*(totals if total else ()), *self.ledger.told.get(name, ())]
+        told = tell(counts, self.k, people=self.people, question=self.question, asked=asked, ledger=before)
+        own = self.ledger.told.setdefault(name, [])
+        if told not in own:
+            own.append(told)
+        return as_table(name, told.table)
+
+
+def as_table(name: str, told: Disclosed) -> Table:
+    """Return a table as documents write it."""
+    rows = {**dict(told.shown), **dict.fromkeys(told.hidden)}
+    return Table(
+        name=name,
+        columns=[Levels(name=column.name, levels=list(column.levels)) for column in told.columns],
+        rows=[Row(levels=list(pattern), persons=rows[pattern]) for pattern in sorted(rows)],
+    )
+
+
+def disclosed(table: Table, k: int) -> Disclosed:
+    """Return a table of a document as the computations take it."""
+    columns = tuple(Column(column.name, tuple(column.levels)) for column in table.columns)
+    shown = {tuple(row.levels): row.persons for row in table.rows if row.persons is not None}
+    hidden = tuple(tuple(row.levels) for row in table.rows if row.persons is None)
+    return Disclosed(columns, k, shown, hidden)
+
+
+def _entry(told: Told) -> dict[str, Any]:
+    table = as_table("told", told.table).model_dump(mode="json")
+    return {"people": told.people, "question": told.question, "k": told.table.k, "table": table}
+
+
+def _told(entry: dict[str, Any]) -> Told:
+    return Told(entry["people"], entry["question"], disclosed(Table.model_validate(entry["table"]), entry["k"]))

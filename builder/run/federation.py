@@ -1,0 +1,167 @@
+"""What a site does in a federation: plan and offer, approve, build under a joint plan, and write a receipt."""
+
+import json
+import secrets
+from collections.abc import Mapping
+from os import environ
+from pathlib import Path
+from typing import Any
+
+from builder.deid import resolve_key
+from builder.errors import LayoutError, PrivacyError
+from builder.federation.documents import Offer, Plan, Receipt, Spec, digest, kind_of, read, written
+from builder.federation.local import Terms, local_spec
+from builder.federation.offers import Newcomers, make_offer
+from builder.federation.policy import Policy, read_policy
+from builder.federation.receipts import make_receipt
+from builder.federation.signing import load_key, read_signed, sign
+from builder.federation.told import Ledger
+from builder.model.layout import CURRENT, INDEX, MANIFEST, parse_current, parse_manifest, version_path
+from builder.model.parquet import read_parquet
+from builder.planning.deal import newcomers, shared_keys
+from builder.protocols import Progress
+from builder.run.clusters import load_cluster
+from builder.run.outcomes import Built
+from builder.run.pipeline import ask, build, opened, plan_asked
+from builder.run.progress import SilentProgress
+from builder.spec import DatasetSpec
+from builder.stages.boundary import Faults, default_action
+from builder.storage import open_store
+
+LOCAL_SPEC = "{federation}-spec.json"
+"""File beside the ledger: the spec as this site builds it, which ``builder build`` takes as well."""
+
+
+def offer(spec: Path, policy_file: Path, folder: Path, *, cluster: str, progress: Progress | None = None) -> Path:
+    """Plan locally and write ``offer.json``, which nobody has approved yet. Return its path."""
+    policy = read_policy(policy_file)
+    ledger = Ledger.open(policy.ledger)
+    signed = read_signed(spec.read_bytes(), Spec, where=str(spec), pinned=_coordinator(policy))
+    ledger.accept(signed, where=str(spec))
+    _check_offers(ledger, policy)
+    local, told = local_spec(signed, policy)
+    used = _used(local, policy)
+    asked = ask(local, policy.dataset, used)
+    with opened(load_cluster(cluster), None) as runner:
+        planned = plan_asked(asked, runner, progress or SilentProgress(), Faults(default_action(environ)))
+    plan = planned.plan
+    groups = [g for found in shared_keys(plan.cohort) for g in found.groups] if local.leaks.on_match == "merge" else ()
+    people = newcomers(plan.spec, plan.cohort, plan.persons, together=groups, registry=plan.registry)
+    made = make_offer(
+        signed, policy, told, Newcomers(people, plan.cohort, plan.lock), ledger,
+        key=plan.key, nonce=secrets.token_hex(16),
+    )  # fmt: skip
+    return _write(made, ledger, folder / "offer.json")
+
+
+def approve(document: Path, policy_file: Path, key: Path) -> str:
+    """Sign an offer or a receipt that this site made. Return its kind."""
+    policy = read_policy(policy_file)
+    data = document.read_bytes()
+    made: Offer | Receipt
+    made = (
+        read(data, Receipt, where=str(document))[0]
+        if kind_of(data) == "receipt"
+        else read(data, Offer, where=str(document))[0]
+    )
+    Ledger.open(policy.ledger).check_made(made, where=str(document))
+    _replace(document, written(made, sign(made, load_key(key))))
+    return made.kind
+
+
+def build_joint(
+    plan: Path, spec: Path, policy_file: Path, folder: Path, *, cluster: str, progress: Progress | None = None
+) -> tuple[Built, Path]:
+    """Build this site's dataset under a joint plan and write ``receipt.json``, which nobody has approved yet."""
+    policy = read_policy(policy_file)
+    ledger = Ledger.open(policy.ledger)
+    signed, joint = _documents(spec, plan, policy, ledger)
+    local, told = local_spec(signed, policy, joint)
+    place = Path(policy.ledger).with_name(LOCAL_SPEC.format(federation=signed.federation))
+    _replace(place, _as_yaml(local))
+    ledger.keep()
+    used = _used(local, policy)
+    built = build(local, to=policy.dataset, parameters=used, cluster=cluster, progress=progress)
+    return built, _receipt((signed, joint), policy, told, ledger, folder)
+
+
+def receipt(plan: Path, spec: Path, policy_file: Path, folder: Path) -> Path:
+    """Write ``receipt.json`` of what is published now, for instance after a person has withdrawn."""
+    policy = read_policy(policy_file)
+    ledger = Ledger.open(policy.ledger)
+    signed, joint = _documents(spec, plan, policy, ledger)
+    _, told = local_spec(signed, policy, joint)
+    return _receipt((signed, joint), policy, told, ledger, folder)
+
+
+def _documents(spec: Path, plan: Path, policy: Policy, ledger: Ledger) -> tuple[Spec, Plan]:
+    signed = read_signed(spec.read_bytes(), Spec, where=str(spec), pinned=_coordinator(policy))
+    joint = read_signed(plan.read_bytes(), Plan, where=str(plan), pinned=_coordinator(policy))
+    if joint.spec != digest(signed):
+        raise LayoutError(
+            f"{plan}: found the plan of another spec, expected that of {spec}; ask the coordinator for the two files "
+            "that belong together"
+        )
+    own = joint.offers.get(policy.site)
+    if own is None or own not in ledger.made:
+        found = "no offer of this site" if own is None else "an offer that this site did not make"
+        raise LayoutError(
+            f"{plan}: found {found} in the plan, expected one that it made; ask for a plan that counts it"
+        )
+    ledger.accept(signed, where=str(spec))
+    ledger.accept(joint, where=str(plan))
+    return signed, joint
+
+
+def _receipt(documents: tuple[Spec, Plan], policy: Policy, told: Terms, ledger: Ledger, folder: Path) -> Path:
+    store = open_store(policy.dataset)
+    try:
+        version = parse_current(store.read(CURRENT))
+    except FileNotFoundError:
+        raise LayoutError(
+            f"{policy.dataset}: found no published dataset, expected one; run builder site build"
+        ) from None
+    lock: Mapping[str, Any] = parse_manifest(store.read(version_path(version, MANIFEST))).lock
+    index = read_parquet(store.read(version_path(version, INDEX)))
+    key = resolve_key(policy.patient_key, environ, read=lambda path: Path(path).read_bytes())
+    made = make_receipt(documents, policy, told, (version, lock, index), ledger, key=key, nonce=secrets.token_hex(16))
+    return _write(made, ledger, folder / "receipt.json")
+
+
+def _write(made: Offer | Receipt, ledger: Ledger, place: Path) -> Path:
+    """Note what is told before the file exists: what was written once may have left."""
+    ledger.note(made)
+    ledger.keep()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    _replace(place, written(made))
+    return place
+
+
+def _check_offers(ledger: Ledger, policy: Policy) -> None:
+    made = ledger.sequence("offer") - 1
+    if made >= policy.offers:
+        raise PrivacyError(
+            f"{policy.ledger}: found {made} offers made, expected fewer than {policy.offers}, which the policy allows; "
+            "send an earlier one again, or raise offers in the policy"
+        )
+
+
+def _coordinator(policy: Policy) -> dict[str, str]:
+    return {policy.coordinator: "the coordinator"}
+
+
+def _used(spec: DatasetSpec, policy: Policy) -> dict[str, str]:
+    """Return the parameters that the spec uses."""
+    text = spec.model_dump_json(exclude_unset=True)
+    return {name: value for name, value in policy.parameters.items() if f"${{{name}}}" in text}
+
+
+def _as_yaml(spec: DatasetSpec) -> bytes:
+    """Return a spec as JSON, which is YAML; the order of splits and columns stays as it is, because it counts."""
+    return json.dumps(spec.model_dump(mode="json", by_alias=True, exclude_unset=True), indent=1).encode() + b"\n"
+
+
+def _replace(place: Path, data: bytes) -> None:
+    beside = place.with_name(place.name + ".new")
+    beside.write_bytes(data)
+    beside.replace(place)

@@ -1,0 +1,87 @@
+"""Three hospitals with the archives of three vendors, in folders of their own, and a coordinator."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from builder.federation.coordinating import plan_offers, sign_spec
+from builder.federation.signing import make_key
+from builder.phantom import write_archive
+from builder.run.federation import approve, offer
+from tests.endtoend.trees import KEY, ROOT
+
+SITES = ("lakeside", "north", "university")
+
+
+def federated_spec(text: str) -> str:
+    """``specs/phantom.yaml`` for one site: one source, whose place each site fills in."""
+    head, rest = text.split("sources:\n")
+    _, rest = rest.split("clinical:\n")
+    source = 'sources:\n  - {kind: folder, url: "${archive}", origin: {title: Synthetic archive, license: CC0-1.0}}\n'
+    text = f"{head}{source}clinical:\n{rest}".replace("${phantom}", "${tables}")
+    return text.replace("stratify: [grade]", "stratify: [sex]\n  tested: {labels: any}").replace(
+        "name: phantom-lesions", "name: joint-lesions"
+    )
+
+
+@dataclass(frozen=True)
+class Three:
+    """The coordinator's folder, with ``spec.signed.json`` and ``plan.json``, and those of the sites."""
+
+    home: Path
+
+    def at(self, site: str, *names: str) -> Path:
+        return self.home.joinpath(site, *names)
+
+    @property
+    def signed(self) -> Path:
+        return self.home / "spec.signed.json"
+
+    @property
+    def plan(self) -> Path:
+        return self.home / "plan.json"
+
+
+def begin(home: Path, *, persons: int, k: int = 3, change=lambda text: text) -> Three:
+    """Write archives, keys, policies and a signed spec; nothing is offered yet."""
+    write_archive(home / "phantom", patients=persons, seed=20251121)
+    three = Three(home)
+    public = make_key(home / "coordinator.key")
+    keys = {}
+    for site in SITES:
+        three.at(site).mkdir()
+        (home / "phantom" / "archive" / site).rename(three.at(site, "archive"))
+        three.at(site, "clinical.csv").write_bytes((home / "phantom" / "clinical.csv").read_bytes())
+        keys[site] = make_key(three.at(site, "site.key"))
+        three.at(site, "policy.yaml").write_text(
+            f"site: {site}\ncoordinator: {public}\nk: {k}\ndataset: {three.at(site, 'dataset')}\n"
+            "columns: {sex: [F, M], recurrence: ['Yes', 'No']}\nhistograms: [age_years, spacing_slice_mm]\n"
+            f"allow: [clinical, labels, leaks]\n"
+            f"parameters: {{archive: {three.at(site, 'archive')}, tables: {three.at(site)}}}\n"
+        )
+    spec = home / "spec.yaml"
+    spec.write_text(change(federated_spec((ROOT / "specs" / "phantom.yaml").read_text())))
+    three.signed.write_bytes(
+        sign_spec(spec, home / "coordinator.key", sites=keys, levels={"recurrence": ["Yes", "No"]}, sequence=1)
+    )
+    return three
+
+
+def offered(three: Three) -> list[Path]:
+    """Offer and approve at every site."""
+    for site in SITES:
+        path = offer(three.signed, three.at(site, "policy.yaml"), three.at(site, "out"), cluster="serial")
+        approve(path, three.at(site, "policy.yaml"), three.at(site, "site.key"))
+    return [three.at(site, "out", "offer.json") for site in SITES]
+
+
+@pytest.fixture(scope="session")
+def planned(tmp_path_factory) -> Three:
+    """Offers of all sites, approved, and the joint plan."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BUILDER_KEY", KEY)
+        three = begin(tmp_path_factory.mktemp("federation"), persons=32)
+        data, _ = plan_offers(three.signed, offered(three), three.home / "coordinator.key", sequence=1)
+        three.plan.write_bytes(data)
+    return three
