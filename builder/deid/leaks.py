@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import combinations
 
 import pyarrow as pa
@@ -118,6 +119,11 @@ class Canaries:
 
     def without_words(self) -> "Canaries":
         """Return the values that are more than one word of letters; inside a sentence a single word may be ordinary."""
+        return self._without_words
+
+    @cached_property
+    def _without_words(self) -> "Canaries":
+        # kept, because every document of a version is searched for them, and there may be a value for each person
         kept = {a: tuple(n for n in needles if not _is_word(n)) for a, needles in self.anchors.items()}
         return replace(self, anchors={a: needles for a, needles in kept.items() if needles})
 
@@ -136,6 +142,10 @@ class Canaries:
 
     def words(self) -> frozenset[str]:
         """Return the values that are one word of letters."""
+        return self._words
+
+    @cached_property
+    def _words(self) -> frozenset[str]:
         return frozenset(n.decode() for needles in self.anchors.values() for n in needles if _is_word(n))
 
 
