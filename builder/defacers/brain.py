@@ -16,6 +16,8 @@ MR_CORE_MM: Final = 18.0
 MARGIN_MM: Final = 6.0
 """What counts as brain reaches so far beyond it: into the skull."""
 _TOLD_APART: Final = (ValueDomain.HOUNSFIELD, ValueDomain.SUV_BW, ValueDomain.ACTIVITY)
+CLEFT_MM: Final = 12.0
+"""Clefts of up to twice this width inside of it are filled."""
 UPPER: Final = 0.85
 """The brain lies less than so many depths of the head below its top."""
 
@@ -24,21 +26,27 @@ def brain_of(scene: Scene, head: Head) -> Bools:
     """Return the cells of the brain and a margin of ``MARGIN_MM``, on the box of a scene; none if none is found.
 
     In CT soft tissue ends at bone, in MR at the dark skull, in PET at what takes up little. The largest part that is
-    left at a distance of ``CORE_MM`` from where it ends is grown back by that distance and the margin, but not into
-    the skin.
+    left at a distance of ``CORE_MM`` from where it ends is grown back by that distance and the margin, of which all
+    but the first cell stays out of the skin.
     """
     from scipy import ndimage
 
     soft = _soft(scene, head)
     core_mm = CORE_MM if scene.domain in _TOLD_APART else MR_CORE_MM
-    parts, count = ndimage.label(ndimage.distance_transform_edt(soft) * CELL_MM >= core_mm)
+    # beyond the end of the field of view the brain may go on
+    inner = ndimage.distance_transform_edt(soft | ~scene.seen) * CELL_MM >= core_mm
+    parts, count = ndimage.label(inner & soft)
     if not count:
         return np.zeros_like(soft)
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
     core = parts == int(sizes.argmax())
-    near = ndimage.distance_transform_edt(~core) * CELL_MM <= core_mm + MARGIN_MM
-    return np.asarray(near & (scene.hull_mm > RIM_MM))
+    # clefts between its parts, dark in some MR, belong to it
+    closed = ndimage.distance_transform_edt(~core) * CELL_MM <= CLEFT_MM
+    core = ndimage.distance_transform_edt(closed) * CELL_MM > CLEFT_MM
+    away = ndimage.distance_transform_edt(~core) * CELL_MM
+    margin = (away <= core_mm + MARGIN_MM) & (scene.hull_mm > RIM_MM)
+    return np.asarray(margin | (away < core_mm + CELL_MM))
 
 
 def _soft(scene: Scene, head: Head) -> Bools:

@@ -150,6 +150,7 @@ def _removed(scene: Scene, head: Head, gone: Bools) -> float:
     half = int(0.22 * head.depth)
     part = (slice(max(0, low), high), slice(None), slice(max(0, head.middle - half), head.middle + half + 1))
     body, out = scene.body[part], gone[part]
-    met = body.any(axis=1)
     first = body.argmax(axis=1)
-    return float(np.take_along_axis(out, first[:, None, :], axis=1)[:, 0, :][met].mean()) if met.any() else 0.0
+    before = np.maximum(first - 1, 0)[:, None, :]
+    open_ = np.take_along_axis(scene.outside[part], before, axis=1)[:, 0, :] & (first > 0)
+    return float(np.take_along_axis(out, first[:, None, :], axis=1)[:, 0, :][open_].mean()) if open_.any() else 0.0

@@ -12,10 +12,12 @@ CLEAR_MM: Final = 8.0
 """What is taken out below the skin stays so far from the brain and its margin."""
 DEEP_MM: Final = 21.0
 """Depth of the layer at eyes, nose, mouth and chin."""
+EARS_MM: Final = 9.0
+"""Depth of the layer at the ears, with the folds behind them."""
 
 # in depths of the head, from its top down and from its front backwards
 _BELOW_TOP: Final = (0.18, 1.6)
-_FRONT: Final = 0.66
+_FRONT: Final = 0.70
 _EARS: Final = (0.28, 1.15)
 _EARS_BACK: Final = 0.90
 _BESIDE: Final = 0.28
@@ -25,14 +27,16 @@ _DEEP_BESIDE: Final = 0.33
 
 
 class Surface(DefacerBlock):
-    """Takes out a layer below the skin: 6 mm, and 21 mm where eyes, nose, mouth and chin are."""
+    """Takes out a layer below the skin: 6 mm, 9 mm at the ears, and 21 mm where eyes, nose, mouth and chin are."""
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     kind: Literal["surface"] = "surface"
 
     def __call__(self, scene: Scene, head: Head, brain: Bools) -> Bools:
         """Return the cells to take out, on the box of the scene. None of them is one of the brain's."""
+        from scipy import ndimage
+
         z, y, x = np.ogrid[tuple(slice(n) for n in scene.body.shape)]
         down, behind, beside = (
             (head.top - z) / head.depth,
@@ -43,9 +47,9 @@ class Surface(DefacerBlock):
         levels = (down >= high) & (down <= _BELOW_TOP[1])
         zone = levels & (behind <= _FRONT)
         ears_from = _EARS[0] if head.whole_top else -1.0
-        zone = zone | ((down >= ears_from) & (down <= _EARS[1]) & (behind <= _EARS_BACK) & (beside >= _BESIDE))
+        ears = (down >= ears_from) & (down <= _EARS[1]) & (behind <= _EARS_BACK) & (beside >= _BESIDE)
         deep_from = _DEEP_BELOW if head.whole_top else 0.1
         deep = levels & (down >= deep_from) & (behind <= _DEEP_FRONT) & (beside <= _DEEP_BESIDE)
         deep &= (scene.hull_mm <= DEEP_MM) & (depth_mm(brain) > CLEAR_MM)
-        layer = scene.skin | deep
-        return np.asarray(zone & layer & scene.seen & ~brain)
+        layer = (zone & scene.skin) | (ears & (scene.below_mm <= EARS_MM)) | deep
+        return np.asarray(layer & ndimage.binary_dilation(scene.seen) & ~brain)

@@ -60,9 +60,9 @@ def score(made: HeadScan, person: int) -> Score:
     )
 
 
-def scores(persons: Iterator[int] | range) -> Iterator[Score]:
+def scores(persons: Iterator[int] | range, seed: str = SEED) -> Iterator[Score]:
     """Yield the score of every scan of some persons."""
-    key = Key(sha256(SEED.encode()).digest())
+    key = Key(sha256(seed.encode()).digest())
     for person in persons:
         for made in draw_scans(key, person):
             yield score(made, person)
@@ -72,9 +72,10 @@ def main() -> None:
     """Print the score of many heads: ``python -m tests.defacers.known --heads 60``."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--heads", type=int, default=60, help="scans to draw: CT, PET and MR in turn")
+    parser.add_argument("--seed", default=SEED, help="what the heads are drawn from")
     asked = parser.parse_args()
     found: list[Score] = []
-    for one in scores(range(1, (asked.heads + 2) // 3 + 1)):
+    for one in scores(range(1, (asked.heads + 2) // 3 + 1), asked.seed):
         found.append(one)
         share = one.gone / max(1, one.face)
         print(f"{one.person:3d} {one.modality} face {share:8.3%} brain {one.brain} {one.refused}", flush=True)
