@@ -25,6 +25,7 @@ from builder.federation.tables import (
     Pattern,
     check_size,
     matrix,
+    part,
     patterns,
     together,
     vector,
@@ -77,8 +78,10 @@ def tell(
     asked = None if asked is None else [tuple(names) for names in asked]
     wanted = patterns(counts.columns, asked)
     numbers = dict(zip(wanted, (matrix(counts.columns, wanted) @ vector(counts)).tolist(), strict=True))
-    same = [entry.table for entry in ledger if entry.people == people and _agrees(entry.table, counts)]
-    others = [entry for entry in ledger if entry.table not in same]
+    names = {column.name for column in counts.columns}
+    parts = [(entry, part(entry.table, names)) for entry in ledger]
+    same = [table for entry, table in parts if entry.people == people and _agrees(table, counts)]
+    others = [entry for entry, table in parts if table not in same]
     changed = {
         pattern
         for entry in others
@@ -86,7 +89,7 @@ def tell(
         if pattern in numbers and _is_small(numbers[pattern] - before, k, same=entry.question == question)
     }
     refused: PrivacyError | None = None
-    for more in _coarser(numbers, others, counts.columns):
+    for more in _coarser(numbers, ledger, counts.columns):
         table = suppress(counts, k, asked=asked, told=same, withheld=changed | more)
         if changed and not table.shown:
             break
@@ -105,12 +108,12 @@ def tell(
     )
 
 
-def _coarser(wanted: Iterable[Pattern], others: Sequence[Told], columns: Sequence[Column]) -> Iterator[set[Pattern]]:
+def _coarser(wanted: Iterable[Pattern], ledger: Sequence[Told], columns: Sequence[Column]) -> Iterator[set[Pattern]]:
     """Yield what to hide besides: nothing, what was hidden before, all cells as well, and all but the total."""
     yield set()
-    if not others:
+    if not ledger:
         return
-    before = {p for e in others for p in _expressed(e.table, dict.fromkeys(e.table.hidden, 0), columns)}
+    before = {p for e in ledger for p in _expressed(e.table, dict.fromkeys(e.table.hidden, 0), columns)}
     yield before
     cells = {pattern for pattern in wanted if ANY not in pattern}
     yield before | cells
@@ -120,9 +123,9 @@ def _coarser(wanted: Iterable[Pattern], others: Sequence[Told], columns: Sequenc
 def check_differences(new: Told, ledger: Sequence[Told]) -> None:
     """Raise PrivacyError if a new table gives away a small number together with those of the ledger."""
     blocks = _blocks([*ledger, new])
-    if len(blocks) < 2:
-        return
     columns = together([table.columns for block in blocks for table in block.tables])
+    if len(blocks) < 2 and len(columns) == len(new.table.columns):
+        return  # suppress has proved it
     check_size(columns)
     cells = int(np.prod([len(column.levels) for column in columns]))
     if cells * len(blocks) > MOST_NUMBERS:
@@ -166,8 +169,6 @@ def _alike(one: Disclosed, other: Disclosed) -> bool:
 
 def _agrees(table: Disclosed, counts: Counts) -> bool:
     told = _shown(table, together([counts.columns, table.columns]))
-    if {c.name for c in table.columns} - {c.name for c in counts.columns}:
-        return True  # suppress says what is missing
     wanted = list(told)
     return bool((matrix(counts.columns, wanted) @ vector(counts) == list(told.values())).all())
 

@@ -1,6 +1,6 @@
 """Tables of counts that cross a few columns, and what is told of them: patterns with a number, or without one."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Final
@@ -184,3 +184,19 @@ def together(tables: Iterable[Sequence[Column]]) -> tuple[Column, ...]:
                     "the earlier table"
                 )
     return tuple(found.values())
+
+
+def part(table: Disclosed, names: Collection[str]) -> Disclosed:
+    """Return what a table says of some of its columns, and of all persons."""
+    places = [place for place, column in enumerate(table.columns) if column.name in names]
+    beside = [place for place in range(len(table.columns)) if place not in places]
+
+    def kept(pattern: Pattern) -> bool:
+        return all(pattern[place] == ANY for place in beside)
+
+    def cut(pattern: Pattern) -> Pattern:
+        return tuple(pattern[place] for place in places)
+
+    shown = {cut(pattern): number for pattern, number in table.shown.items() if kept(pattern)}
+    hidden = tuple(sorted(cut(pattern) for pattern in table.hidden if kept(pattern)))
+    return Disclosed(tuple(table.columns[place] for place in places), table.k, shown, hidden)

@@ -2,21 +2,22 @@
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from builder.errors import LayoutError, PrivacyError
 from builder.federation.differencing import Told, tell
 from builder.federation.documents import Document, Levels, Plan, Row, Spec, Table, digest
-from builder.federation.tables import Column, Counts, Disclosed
+from builder.federation.tables import Column, Counts, Disclosed, part
 from builder.model.canonical import canonical_json
 
 
 @dataclass
 class Ledger:
-    """A site's memory. ``told`` maps a family of tables to what was told of it."""
+    """A site's memory. ``told`` maps the name of a table to what was told of it."""
 
     path: Path
     told: dict[str, list[Told]] = field(default_factory=dict)
@@ -93,18 +94,26 @@ class Teller:
     question: str
 
     def table(self, name: str, counts: Counts, asked: Sequence[Sequence[str]], *, total: bool = True) -> Table:
-        """Return what may be told, and note it.
-
-        Tables of different columns can only be compared in how many persons they count; therefore each family of tables
-        has its own part of the ledger, with these totals.
-        """
-        totals = self.ledger.told.get("total", [])
-        before = [*(totals if total else ()), *self.ledger.told.get(name, ())]
+        """Return what may be told, and note it. ``total`` is left out for the table of the total itself."""
+        before = [*(self.ledger.told.get("total", ()) if total else ()), *self._beside(counts)]
         told = tell(counts, self.k, people=self.people, question=self.question, asked=asked, ledger=before)
         own = self.ledger.told.setdefault(name, [])
         if told not in own:
             own.append(told)
         return as_table(name, told.table)
+
+    def _beside(self, counts: Counts) -> Iterator[Told]:
+        """Yield what was told of a column of this table: of the split alone, what a table says of the splits.
+
+        Nearly every table of a receipt is told by split, and all of them at once would be too many to prove anything.
+        """
+        own = {column.name for column in counts.columns}
+        for entry in chain.from_iterable(self.ledger.told.values()):
+            shared = own.intersection(column.name for column in entry.table.columns)
+            if shared == {"split"}:
+                yield replace(entry, table=part(entry.table, shared))
+            elif shared:
+                yield entry
 
 
 def as_table(name: str, told: Disclosed) -> Table:

@@ -127,6 +127,39 @@ def test_a_person_who_comes_cannot_be_told_from_two_offers(tmp_path):
     assert all(told[("M or other",)] is None and told[("*",)] is None for told in numbers[1:])
 
 
+def crossed(*cells: tuple[str, str, str, int]) -> pa.Table:
+    rows = [{"sex": sex, "grade": grade, "split": split} for sex, grade, split, n in cells for _ in range(n)]
+    return pa.Table.from_pylist(rows)
+
+
+def test_tables_of_other_columns_give_no_cell_away_together(tmp_path):
+    persons = crossed(
+        ("F", "high", "train", 2), ("F", "low", "train", 18), ("M", "high", "train", 15), ("M", "low", "train", 16)
+    )
+    columns = {"sex": ["F", "M"], "grade": ["high", "low"]}
+    own = teller(Ledger.open(str(tmp_path / "ledger.json")), persons, 5)
+    first = {tuple(r.levels): r.persons for r in tell_levels(own, "sex x grade", persons, columns).rows}
+    assert first[("F", "high")] is None
+    second = {r.levels[0]: r.persons for r in tell_levels(own, "grade", persons, {"grade": columns["grade"]}).rows}
+    # 17 of high grade would leave 2 women
+    assert second["high"] is None
+
+
+def test_what_is_hidden_of_the_splits_stays_hidden_in_every_table(tmp_path):
+    train, test = (
+        [("F", "high", "train", 30), ("M", "low", "train", 20)],
+        [("F", "low", "test", 9), ("M", "low", "test", 8)],
+    )
+    persons = crossed(*train, *test, ("F", "high", "validation", 2), ("M", "low", "validation", 12))
+    own = teller(Ledger.open(str(tmp_path / "ledger.json")), persons, 5)
+    splits = ("train", "validation", "test")
+    told = [tell_levels(own, name, persons, {name: levels}, by=splits)
+            for name, levels in {"sex": ["F", "M"], "grade": ["high", "low"]}.items()]  # fmt: skip
+    shown = [{row.levels[0] for row in table.rows if row.persons and row.levels[1] == "*"} for table in told]
+    hidden = [{row.levels[0] for row in table.rows if row.persons is None and row.levels[1] == "*"} for table in told]
+    assert not hidden[0] & shown[1]
+
+
 def test_quantities_are_told_in_bins():
     named, bins = binned(people(1, 1), "age_years")
     assert named["age_years"].to_pylist() == ["30 to 40", "40 to 50"]
