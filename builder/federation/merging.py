@@ -22,13 +22,13 @@ class Joined:
     catalog: Mapping[str, Json]
 
     def files(self) -> dict[str, bytes]:
-        """Return the report as JSON and as a page, and the catalog entry."""
+        """Return the report as JSON and as a page, and what schema.org's terms say of the dataset."""
         environment = template_environment(Path(__file__).parent)
         page = environment.get_template("joint.html.jinja").render(report=self.report)
         return {
             "report.json": canonical_json(self.report),
             "index.html": page.encode(),
-            "croissant.json": canonical_json(self.catalog),
+            "dataset.jsonld": canonical_json(self.catalog),
         }
 
 
