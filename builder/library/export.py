@@ -23,6 +23,8 @@ from builder.reader.export import (
 from builder.reader.export.folder import ExportFolder, Track, silently
 from builder.reader.export.missing import Missing, check_present
 from builder.reader.opening import open_dataset
+from builder.reader.uses import BESIDE, OFF, log_use
+from builder.storage import open_store
 
 Write = Callable[..., Any]
 
@@ -196,7 +198,7 @@ def export(
         raise SpecError(f"--form: found {form!r}, expected one of {', '.join(FORMS)}")
     if "://" in folder:
         raise SpecError(f"--to: found {folder}, expected a local folder; copy it to where it is needed afterwards")
-    dataset = open_dataset(url, split=wanted.split)
+    dataset = open_dataset(url, split=wanted.split, uses=OFF)
     samples = dataset.where(wanted.where) if wanted.where is not None else dataset
     if not len(samples):
         raise SpecError("--where: found no sample that it matches, expected some")
@@ -216,6 +218,9 @@ def export(
     if "archive" in told:
         told |= _of_archive(samples, options, environment)
     target = _begin(samples, ExportFolder(Path(folder), workers=options.workers), form, kept)
+    fields = [layout.name for layout in samples.manifest.fields]
+    use: dict[str, Any] = {"split": wanted.split, "fields": fields, "samples": len(samples), "form": form}
+    log_use(open_store(url), samples.manifest, where=BESIDE, **use)
     made = chosen.write(samples, target, **told, track=track)
     manifest = samples.manifest
     return Exported(manifest.name, manifest.version, folder, form, len(samples), getattr(made, "notes", ()))

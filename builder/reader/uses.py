@@ -1,8 +1,8 @@
 """The log of use: one small file per read session, written beside the dataset and never changed.
 
-A session is the first time a process opens a given split and fields of a version. The entry says what was opened and
-when, but not by whom, where or why. An entry that cannot be written is skipped, so that reading never fails because of
-the log.
+A session is the first time a process opens a given split and fields of a version, or exports it. The entry says what
+was opened and when, and the form of an export, but not by whom, where or why. An entry that cannot be written is
+skipped, so that reading never fails because of the log.
 """
 
 import contextlib
@@ -27,7 +27,14 @@ _seen: set[tuple[str, ...]] = set()
 
 
 def log_use(
-    store: Store, manifest: Manifest, *, where: str, split: str | None, fields: Sequence[str], samples: int
+    store: Store,
+    manifest: Manifest,
+    *,
+    where: str,
+    split: str | None,
+    fields: Sequence[str],
+    samples: int,
+    form: str = "",
 ) -> None:
     """Write the entry of a session, once.
 
@@ -37,16 +44,18 @@ def log_use(
         ``beside`` the dataset (only in a folder, never beside an object store), ``off``, or a folder or URL. The
         environment variable ``BUILDER_USES`` replaces ``beside``. ``catalog.log_of_use: false`` in the spec turns off
         the log beside the dataset.
+    form
+        Form of an export (``nifti``, ``bids``, ...); empty for a reader.
     """
     try:
         home = _home(store, manifest, where)
     except LayoutError:  # the location of the log is a link, which is not followed
         return
-    session = (store.url, manifest.version, split or "", *fields)
+    session = (store.url, manifest.version, form, split or "", *fields)
     if home is None or session in _seen:
         return
     _seen.add(session)
-    entry = {
+    entry: dict[str, object] = {
         "dataset": manifest.name,
         "version": manifest.version,
         "opened": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -54,6 +63,8 @@ def log_use(
         "fields": list(fields),
         "samples": samples,
     }
+    if form:
+        entry["form"] = form
     path = f"{manifest.version}/{os.urandom(16).hex()}.json"
     with contextlib.suppress(OSError, SourceError, MissingExtra, LayoutError):
         home.put(path, json.dumps(entry, sort_keys=True).encode() + b"\n")

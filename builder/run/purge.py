@@ -171,7 +171,7 @@ def certify_absence(
 
 
 def seen_by(store: Store, people: Collection[str]) -> dict[str, list[str]]:
-    """List the reads and the training runs of versions that had the persons, as far as they are known."""
+    """List the reads, exports and training runs of versions that had the persons, as far as they are known."""
     had = {
         version
         for version, manifest in versions_of(store).items()
@@ -180,6 +180,7 @@ def seen_by(store: Store, people: Collection[str]) -> dict[str, list[str]]:
     }  # fmt: skip
     reads = [
         f"{entry['opened']} version {entry['version']}, {entry['split'] or 'all splits'}"
+        + (f", exported as {entry['form']}" if "form" in entry else "")
         for entry in read_uses(store.url).entries
         if entry["version"] in had
     ]

@@ -16,6 +16,7 @@ from builder.cli.runs import keyed_only
 from builder.deid import resolve_key
 from builder.errors import LayoutError, SpecError
 from builder.library.diff import diff
+from builder.library.export import export
 from builder.library.training import record_training
 from builder.library.verify import verify
 from builder.library.versions import open_version
@@ -72,6 +73,7 @@ def left(made, tmp_path_factory) -> tuple[Path, Gone]:
     run_facts = {"architecture": "U-Net", "loss": "dice", "optimizer": "adam", "learning_rate": 0.1}
     record_training(str(dataset), {**run_facts, "batch_size": 1, "epochs": 1})
     builder.open_dataset(dataset, split="train")
+    export(str(dataset), str(dataset.with_name("files")), form="webdataset")
     rows = dataset.with_name("dataset.private") / "extracts" / "1.parquet"
     rows.parent.mkdir()
     pq.write_table(pa.table({"mrn": [f"W{n:03d}" for n in range(10)]}), rows)  # what a plan took out of a database
@@ -257,9 +259,9 @@ def test_old_versions_stay_until_their_day(made, tmp_path) -> None:
         builder.open_dataset(now, version=old)
 
 
-def test_reads_and_training_runs_are_listed(left) -> None:
+def test_reads_exports_and_training_runs_are_listed(left) -> None:
     outcome = left[1]
-    assert len(outcome.seen["reads"]) == 1
+    assert sorted(read.partition(", exported as ")[2] for read in outcome.seen["reads"]) == ["", "webdataset"]
     assert "U-Net" in outcome.seen["training runs"][0]
     assert "U-Net" in outcome.text()
 

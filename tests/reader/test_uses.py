@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from builder.library.export import Wanted, export
 from builder.model.layout import CURRENT
 from builder.reader import open_dataset, uses
 from builder.storage import open_store
@@ -51,6 +52,12 @@ def test_an_entry_holds_nothing_of_who_and_where(own):
     text = json.dumps(entry)
     for word in (os.uname().nodename, str(own), str(own.parent), str(os.getpid())):
         assert word not in text or word in (entry["version"], entry["opened"])
+
+
+def test_an_export_is_an_entry_with_its_form(own, tmp_path):
+    export(str(own), str(tmp_path / "files"), form="webdataset", wanted=Wanted(split="train"))
+    (entry,) = entries(Path(f"{own}.uses"))
+    assert (entry["form"], entry["split"]) == ("webdataset", "train")
 
 
 def test_it_is_turned_off_three_ways(own, tmp_path, monkeypatch):
