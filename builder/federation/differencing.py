@@ -82,6 +82,8 @@ def tell(
     parts = [(entry, part(entry.table, names)) for entry in ledger]
     same = [table for entry, table in parts if entry.people == people and _agrees(table, counts)]
     others = [entry for entry, table in parts if table not in same]
+    # What one table hides to protect its cells would give them away when another told it.
+    kept = {p for table in same for p in _expressed(table, dict.fromkeys(table.hidden, 0), counts.columns)}
     changed = {
         pattern
         for entry in others
@@ -90,7 +92,7 @@ def tell(
     }
     refused: PrivacyError | None = None
     for more in _coarser(numbers, ledger, counts.columns):
-        table = suppress(counts, k, asked=asked, told=same, withheld=changed | more)
+        table = suppress(counts, k, asked=asked, told=same, withheld=changed | more | kept)
         if changed and not table.shown:
             break
         told = Told(people, question, table)

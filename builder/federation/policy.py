@@ -34,7 +34,7 @@ class Policy(BaseModel):
     k
         Smallest number that leaves; a larger one of the spec counts.
     offers
-        Most offers that are made of different specs or persons.
+        Most offers that are made.
     columns
         Columns that may be told of, and the levels of each that may leave. Every other value is
         counted with the last one that a spec asks for.
