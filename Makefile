@@ -11,7 +11,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 # Where Python is told to keep no bytecode, each of the thousand processes of the tests would compile its libraries anew: 4 s.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup servers demo test check wheels faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers test-radiomics withdrawals federation test-reader docs docs-all mutants bench contours canaries deid-score release-score releases text-score text-released faces-score clean
+.PHONY: setup servers demo test check wheels faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers test-radiomics withdrawals federation test-reader docs docs-all mutants bench-all bench-diff contours canaries deid-score release-score releases text-score text-released faces-score clean
 
 setup: $(STAMP)
 
@@ -160,14 +160,15 @@ ONLY ?=
 wheels: setup
 	$(BIN)/python -m tests.wheels $(addprefix --only ,$(ONLY))
 
-# Ratios against peers and floors, each script under five minutes on a quiet machine; the peers of builds when .peers has them.
-bench: setup
-	for name in index memory split read crops; do $(BIN)/python benchmarks/$$name.py || exit 1; done
-	for name in resample decode; do $(BIN)/python benchmarks/$$name.py $(PEER_PYTHON) || exit 1; done
-	$(BIN)/python benchmarks/resample.py --threads 2
-	$(BIN)/python benchmarks/index.py --processes 2
-	$(BIN)/python benchmarks/decode.py --processes 2
-	$(BIN)/python benchmarks/build.py --workers 2 $(PEER_PYTHON)
+# Ratios against peers and floors, about forty minutes on a quiet machine, with the peers when .peers has them. Figures stay in
+# .bench/COMMIT.json. OPTIONS="--only index read --rounds 3" runs some of them, three times.
+OPTIONS ?=
+bench-all: setup
+	$(BIN)/python benchmarks/everything.py $(PEER_PYTHON) $(OPTIONS)
+
+# What a commit made better or worse: make bench-diff OLD=COMMIT NEW=COMMIT
+bench-diff: setup
+	$(BIN)/python benchmarks/difference.py $(OLD) $(NEW)
 
 # Contours to voxels beside plastimatch (Debian: apt-get install plastimatch): the table of docs/labels.md, and pictures.
 contours: setup

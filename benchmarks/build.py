@@ -1,7 +1,7 @@
 """Building a dataset beside the ways people do it now: CT series to 1 mm isotropic int16, stored, from a cold start.
 
     python benchmarks/build.py --peer-python PEERS/bin/python [--series 12] [--slow-series 4] [--slices 150]
-        [--only NAME ...] [--repeats 1] [--workers 2] [--json FILE]
+        [--only NAME ...] [--repeats 1] [--workers 2]
 
 One run, one archive: ``--series`` CT series of 512 x 512 x ``--slices``, made of real slices (``--sample``, a folder of
 CT files; by default the corpus' LIDC slab) or of noise where there are none. Every line is a fresh process that reads
@@ -21,7 +21,6 @@ storing Zarr; memory below the expert's.
 """
 
 import argparse
-import json
 import os
 import secrets
 import shutil
@@ -30,11 +29,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from archive import write_archive  # benchmarks/archive.py, beside this file
+from figures import figure
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -76,8 +76,6 @@ def main() -> None:
                 write_archive(archive, series=count, slices=options.slices, sample=options.sample)
         runs = measure_all(options, many, few, place)
     show(runs)
-    if options.json:
-        options.json.write_text(json.dumps([asdict(run) for run in runs], indent=2))
 
 
 def parse() -> argparse.Namespace:
@@ -91,7 +89,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sample", type=Path)
     parser.add_argument("--peer-python", type=Path)
     parser.add_argument("--only", nargs="+", default=[])
-    parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
 
@@ -226,8 +223,14 @@ def show(runs: Sequence[Run]) -> None:
     print(f"\n{'':15s} {'x builder, CPU':>20s} {'wall':>7s} {'aim':>6s} {'memory':>8s}")
     for run in runs:
         own = ours.get((run.series, run.workers))
+        label = f"{run.name}, {run.series} series, {run.workers} workers"
+        figure(f"{label}, CPU", run.cpu_s, "s")
+        figure(f"{label}, memory", run.peak_mb, "MB")
+        figure(f"{label}, stored", run.stored_mb, "MB")
         if run.name == "builder" or own is None:
             continue
+        figure(f"{label}, CPU beside ours", run.cpu_s / own.cpu_s, "x", better="more")
+        figure(f"{label}, wall beside ours", run.wall_s / own.wall_s, "x", better="more")
         label = f"{run.name}, {run.workers}"
         print(
             f"{label:15s} {run.cpu_s / own.cpu_s:20.2f} {run.wall_s / own.wall_s:7.2f} {AIMS[run.name]:6d} "

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numcodecs.blosc as blosc
 import numpy as np
+from figures import figure
 from numpy.typing import NDArray
 from read import find_volumes, make_volume
 from scipy import ndimage
@@ -55,6 +56,9 @@ def main() -> None:
         for name, codec in CODECS.items():
             ratio, encoded, decoded = measure(arrays, name, whole, arguments.rounds, unpack=kind.endswith("bits"))
             how = f"{name} {codec.compressor} {codec.level}"
+            figure(f"{kind}, {name}, ratio", ratio, "x", better="more")
+            figure(f"{kind}, {name}, encode", encoded, "GB/s", better="more")
+            figure(f"{kind}, {name}, decode", decoded, "GB/s", better="more")
             print(f"{kind:26s} {how:16s} {ratio:6.1f} {encoded:7.2f} {decoded:7.2f}")
 
 

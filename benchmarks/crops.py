@@ -1,6 +1,6 @@
 """Random crops of a whole volume: the preset ``crops`` against mlarray and tensorstore, on the same voxels, in one run.
 
-    python benchmarks/crops.py [--images FOLDER] [--edges 64,96,128] [--rounds 7] [--json FILE]
+    python benchmarks/crops.py [--images FOLDER] [--edges 64,96,128] [--rounds 7]
 
 The volume is (375, 400, 400) int16: CT slices below ``--images`` (any folder of DICOM, resampled along the slices with
 noise of 3 HU, so that it stays as hard to compress), or a synthetic one. mlarray (``pip install mlarray``) writes it
@@ -14,7 +14,6 @@ Aim: 1.2 times mlarray at every edge, in a file that is no larger.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import tensorstore
+from figures import figure
 from numpy.typing import NDArray
 from read import make_volume, write_dataset
 
@@ -47,7 +47,6 @@ def main() -> int:
     parser.add_argument("--images", type=Path)
     parser.add_argument("--edges", default="64,96,128")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path)
     told = parser.parse_args()
     volume = make(told.images)
     results: dict[str, Any] = {}
@@ -56,8 +55,6 @@ def main() -> int:
             readers, megabytes = contestants(Path(name), volume, edge)
             results[str(edge)] = {"MB": megabytes, **measure(volume, readers, edge, told.rounds)}
             show(edge, results[str(edge)])
-    if told.json:
-        told.json.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
     return 0
 
 
@@ -201,7 +198,12 @@ def show(edge: int, found: dict[str, Any]) -> None:
         figures = [
             f"{name} {found[name][label][0]:6.0f}/s {found[name][label][1]:5.2f}" for name in found if name != "MB"
         ]
+        for name in (name for name in found if name != "MB"):
+            figure(f"{label}, {edge}, {name}", found[name][label][0], "crops/s", better="more")
+            figure(f"{label}, {edge}, {name}, beside the best peer", found[name][label][1], "x", better="more")
         megabytes = found["MB"].get(label)
+        if megabytes is not None:
+            figure(f"{label}, {edge}, size", megabytes, "MB")
         print(
             f"{edge:4}  {label:32} {'' if megabytes is None else f'{megabytes:.1f} MB':9}",
             "   ".join(figures),

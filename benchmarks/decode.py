@@ -30,6 +30,7 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk  # noqa: N813
 from archive import sample_slices  # benchmarks/archive.py, beside this file
+from figures import figure
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels import pixel_array
@@ -68,6 +69,7 @@ def main() -> None:
         raw = Path(folder) / "raw"
         truth = write_series(raw, slices=options.slices, sample=options.sample)
         floor = best(lambda: read_once(raw, truth), options.repeats, options.processes)
+        figure("floor: read and copy", floor * 1000, "ms")
         print(f"{'floor: read and copy':24s} {floor * 1000:8.0f}")
         for name, syntax in SYNTAXES.items():
             if options.only and name not in options.only:
@@ -81,6 +83,8 @@ def main() -> None:
                     print(f"{name:14s} {reader:9s} wrong values")
                     continue
                 took = best(run, options.repeats, options.processes)
+                figure(f"{name}, {reader}", took * 1000, "ms")
+                figure(f"{name}, {reader}, beside the floor", took / floor, "x")
                 print(f"{name:14s} {reader:9s} {took * 1000:8.0f} ({took / floor:.1f})", flush=True)
             if syntax is not None and options.peer_python is not None:
                 ask_peers(options.peer_python, place, name, repeats=options.repeats, floor=floor)
@@ -93,6 +97,7 @@ def ask_peers(python: Path, place: Path, syntax: str, *, repeats: int, floor: fl
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     answer = subprocess.run(command, check=True, capture_output=True, env=environment).stdout
     for name, took in json.loads(answer).items():
+        figure(f"{syntax}, {name}", took * 1000, "ms")
         print(f"{syntax:14s} {name:28s} {took * 1000:8.0f} ({took / floor:.1f})", flush=True)
 
 

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from figures import figure
 from numpy.typing import NDArray
 
 from builder.copies import THRESHOLDS, Match, prints_table, screening, take_print
@@ -97,6 +98,10 @@ def tell(
     )
     fitted = len(read_fits(store)) if neighbours and len(held) > screening.PROMISING else "some"
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    figure(f"{name}, wall", taken, "s")
+    figure(f"{name}, memory of the driver", memory, "GB")
+    figure(f"{name}, copies found", len(right), "pairs", better="more")
+    figure(f"{name}, wrong", len(found) - len(right), "pairs")
     print(f"{name}: {len(held)} volumes, {taken:.1f} s ({read:.1f} s to read), {_seconds() - cpu:.1f} s of "
           f"the processor in this process, {memory:.2f} GB at most, {len(held) * (len(held) - 1) // 2} pairs, "
           f"{fitted} fitted, in this or the earlier version; recall {len(right)}/{len(planted)} ({kinds}); "

@@ -23,6 +23,7 @@ import gdcm
 import pyarrow as pa
 from archive import write_archive  # benchmarks/archive.py, beside this file
 from decode import encoded
+from figures import figure
 
 from builder.deid import resolve_key
 from builder.plan import CasePlan, ShardPlan
@@ -143,6 +144,7 @@ def show(name: str, found: Iterator[Measured]) -> None:
     """The largest case of a spec, and how the projections of all lie."""
     cases = list(found)
     largest = max(cases, key=lambda case: case.peak)
+    figure(f"{name}, peak", largest.peak / 1e6, "MB")
     near = sum(abs(c.projected - c.peak) <= max(0.25 * c.peak, 2 << 20) for c in cases)
     print(
         f"{name:34s} {largest.projected / 1e6:6.1f} MB {largest.peak / 1e6:6.1f} MB "

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 import duckdb
 import pyarrow as pa
+from figures import figure
 
 from builder.cohort import Cohort, select_cohort
 from builder.headers.vendors import normalise
@@ -42,6 +43,7 @@ def step(name: str) -> Iterator[None]:
     """Print how long the block took."""
     clock, used = time.perf_counter(), time.process_time()
     yield
+    figure(name, time.process_time() - used, "s")
     print(f"{name}: {time.perf_counter() - clock:.1f} s ({time.process_time() - used:.1f} s of processor)", flush=True)
 
 
@@ -72,6 +74,8 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"{cohort.num_rows} series, {index.num_rows} of them in the cohort, {len(persons.members)} persons, "
           f"{len(shards)} shards, a page of {len(page)} characters")  # fmt: skip
+    figure("total", time.process_time() - used, "s")
+    figure("memory", peak, "GB")
     print(f"total {time.perf_counter() - start:.1f} s, {time.process_time() - used:.1f} s of processor, "
           f"peak {peak:.2f} GB")  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Reading: this reader against the floor and its peers, on the same patches, in one run.
 
     python benchmarks/read.py [--images FOLDER] [--volumes 2] [--patches 64] [--rounds 5]
-                              [--peer-python PYTHON] [--json FILE]
+                              [--peer-python PYTHON]
 
 Patches of 96^3 int16 are cut from CT slices below ``--images`` (any folder of DICOM) or from a synthetic volume, and
 written as a dataset of patches and a dataset of whole volumes in the chunks that are chosen for such crops. The page
@@ -41,6 +41,7 @@ import numpy as np
 import pyarrow as pa
 import pydicom
 import zarr
+from figures import figure
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -86,14 +87,13 @@ class Contestant:
 
 
 def main() -> None:
-    """Print rates and ratios, and keep them where ``--json`` says."""
+    """Print rates and ratios."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--images", type=Path)
     options.add_argument("--volumes", type=int, default=2, help="CT volumes to read at most")
     options.add_argument("--patches", type=int, default=64)
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--peer-python", default=sys.executable)
-    options.add_argument("--json", type=Path)
     arguments = options.parse_args()
     volumes = list(find_volumes(arguments.images, arguments.volumes)) if arguments.images else []
     print(f"{len(volumes)} CT volumes" if volumes else "a synthetic volume", file=sys.stderr)
@@ -107,11 +107,8 @@ def main() -> None:
             *thread_contestants(folder / "patches"),
             *crop_contestants(folder, volumes),
         ]
-        results = measure(contestants, arguments.rounds)
-        show(contestants, results)
-        results |= measure_latency(folder, patches)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+        show(contestants, measure(contestants, arguments.rounds))
+        measure_latency(folder, patches)
 
 
 def measure(contestants: list[Contestant], rounds: int) -> dict[str, float]:
@@ -139,6 +136,8 @@ def show(contestants: list[Contestant], results: Mapping[str, float]) -> None:
         for one in contestants:
             if one.group == group:
                 rate, ratio = (results[f"{group}/{one.name}{part}"] for part in ("", "/ratio"))
+                figure(f"{group}, {one.name}", rate, "/s", better="more")
+                figure(f"{group}, {one.name}, of the first", ratio, "x", better="more")
                 print(f"  {one.name:60s} {rate:8.0f}/s {ratio:7.3f} of the first, which is {1 / ratio:6.1f} x")
 
 
@@ -152,11 +151,10 @@ def by_clock(run: Callable[[], int], clock: Callable[[], float]) -> Run:
     return timed
 
 
-def measure_latency(folder: Path, patches: list[Array]) -> dict[str, float]:
+def measure_latency(folder: Path, patches: list[Array]) -> None:
     """Share of the rate that is kept when every request waits, and round trips to the first batch."""
     root = write_dataset(folder / "far", [patches[:32] for _ in range(12)], chunk=None)
     options: dict[str, Any] = {"order": "shard_shuffled", "threads": 1, "requests": 8}
-    kept: dict[str, float] = {}
     print("\nobject store that takes a while to answer, 8 requests at once, 12 shards, one epoch, one thread")
     for name, train in (("as fast as it can", lambda batch: None), ("steps of 4 ms a sample", work_of_a_step())):
         local = min(run_epoch(open_dataset(root), train, options)[0] for _ in range(2))
@@ -172,12 +170,12 @@ def measure_latency(folder: Path, patches: list[Array]) -> dict[str, float]:
         for latency in (0.02, 0.1):
             at_once, first = best[0.0][0] / best[latency][0], best[latency][1]
             label = f"latency {latency * 1e3:.0f} ms, {name}"
-            kept |= {f"{label}/of local files": local / best[latency][0], f"{label}/of a store at once": at_once}
-            kept[f"{label}/trips to the first batch"] = first / latency
+            figure(f"{label}, of local files", local / best[latency][0], "x", better="more")
+            figure(f"{label}, of a store at once", at_once, "x", better="more")
+            figure(f"{label}, trips to the first batch", first / latency, "trips")
             shares = f"{local / best[latency][0]:.2f} of local files, {at_once:.2f} of a store at once"
             trips = f"first batch after {first / latency:.1f} trips ({best[0.0][1] * 1e3:.0f} ms without latency)"
             print(f"  {label}: {shares}, {trips}")
-    return kept
 
 
 def work_of_a_step() -> Callable[[Array], None]:

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
+from figures import figure
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -63,6 +64,7 @@ def main() -> None:
     clock = time.process_time if arguments.threads == 1 else time.perf_counter
     floors = measure_floors(image, target.shape, clock=clock)
     for seconds, where in zip(floors, ("in fresh memory", "in memory used before"), strict=True):
+        figure(f"floor {where}", seconds * 1e3, "ms")
         print(f"{'floor: input read, output written ' + where:56s} {seconds * 1e3:6.1f} ms")
     nnunet = {}
     if arguments.peer_python is not None:
@@ -215,6 +217,8 @@ def report(name: str, work: Callable[[], Array], setting: Setting) -> float:
     work()
     seconds = best_of(work, clock=setting.clock)
     fresh, again = (seconds / floor for floor in setting.floors)
+    figure(name, seconds * 1e3, "ms")
+    figure(f"{name}, beside the floor", fresh, "x")
     print(f"\n{name:44s} {seconds * 1e3:9.1f} ms   {fresh:6.1f} x the floor ({again:.1f} in memory used before)")
     return seconds
 
@@ -222,12 +226,16 @@ def report(name: str, work: Callable[[], Array], setting: Setting) -> float:
 def compare(name: str, work: Callable[[], Array], mine: float, *, clock: Clock) -> None:
     """Print a peer's time and how many times ours it is."""
     seconds = best_of(work, clock=clock)
+    figure(name, seconds * 1e3, "ms")
+    figure(f"{name}, beside ours", seconds / mine, "x", better="more")
     print(f"{'':4s}{name:40s} {seconds * 1e3:9.1f} ms   {seconds / mine:6.1f} x ours")
 
 
 def show_peers(seconds: dict[str, float], mine: float) -> None:
     """Print what peers took that ran elsewhere."""
     for name, took in seconds.items():
+        figure(name, took * 1e3, "ms")
+        figure(f"{name}, beside ours", took / mine, "x", better="more")
         print(f"{'':4s}{name:40s} {took * 1e3:9.1f} ms   {took / mine:6.1f} x ours")
 
 

@@ -1,7 +1,7 @@
 """What the scheduler costs: empty tasks through the Dask runner, memory and time a task at growing numbers.
 
-    python -m benchmarks.scale --tasks 10000 100000
-    python -m benchmarks.scale --shards 100000
+    python benchmarks/scale.py --tasks 10000 100000
+    python benchmarks/scale.py --shards 100000
 
 Prints a line of JSON for each number: seconds, microseconds a task, and how far the driver's peak memory (client and
 scheduler; workers are other processes) grew over what it was before. A bounded window means that memory does not grow
@@ -15,10 +15,11 @@ import json
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
+from figures import figure
 
 from builder.model.keyed import Key
 from builder.plan import PLANNED, CasePlan, ShardPlan, assign_buckets, shard_fingerprint
@@ -46,7 +47,7 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure(count: int, *, workers: int, seconds: float) -> dict[str, float]:
+def measure(count: int, *, workers: int, seconds: float) -> dict[str, float | None]:
     """Run ``count`` tasks on fresh workers."""
     with Local(memory_gib=1).open(workers) as runner:
         for _ in runner.run(list(tasks(100, 0.0))):
@@ -109,6 +110,15 @@ def cases_of(argument: tuple[str, str]) -> int:
     return len(load_plan(open_store(folder), name).cases)
 
 
+def show(found: Mapping[str, float | None]) -> None:
+    """Print what was measured, the count first, and keep all but the counts."""
+    print(json.dumps(found), flush=True)
+    (what, count), *rest = found.items()
+    for name, value in rest:
+        if name != "workers" and value is not None:
+            figure(f"{count} {what}, {name}", value, "")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -118,9 +128,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.0)
     given = parser.parse_args()
     for count in given.tasks:
-        print(json.dumps(measure(count, workers=given.workers, seconds=given.seconds)), flush=True)
+        show(measure(count, workers=given.workers, seconds=given.seconds))
     for count in given.shards:
-        print(json.dumps(measure_shards(count, workers=given.workers)), flush=True)
+        show(measure_shards(count, workers=given.workers))
 
 
 if __name__ == "__main__":

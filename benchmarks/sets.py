@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
+from figures import figure
 
 from builder.model.keyed import Key
 from builder.phantom import sets, write_sets
@@ -73,6 +74,8 @@ def main() -> None:
         times = {n: [seconds_of(way) for _ in range(arguments.rounds)] for n, way in ways.items()}
     best = {n: statistics.median(found) for n, found in times.items()}
     for n, seconds in best.items():
+        figure(n, seconds, "s")
+        figure(f"the set beside {n}", best["set of four"] / seconds, "x")
         print(f"{n:32} {seconds:7.2f} s of processor time, {best['set of four'] / seconds:5.2f} = set / this")
 
 

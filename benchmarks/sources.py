@@ -26,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pydicom
+from figures import figure
 from pydicom.filebase import DicomBytesIO
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
@@ -75,6 +76,7 @@ def told(name: str, rounds: list[list[Step]]) -> None:
         taken = [found[at] for found in rounds]
         ours, bare = median(step[1] for step in taken), median(step[2] for step in taken)
         ratios = sorted(step[2] / step[1] for step in taken)
+        figure(f"{name}, {work.partition(' (')[0]}, beside a bare client", median(ratios), "x", better="more")
         each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
         print(
             f"{name}: {work}: {ours:.2f} s, bare client {bare:.2f} s, ratio {median(ratios):.2f} ({each})", flush=True

@@ -19,6 +19,7 @@ import duckdb
 import numpy as np
 import openpyxl
 import pyarrow as pa
+from figures import figure
 from numpy.typing import NDArray
 
 from builder.headers.vendors import normalise
@@ -51,6 +52,7 @@ def compare(persons: pa.Table, strata: list[str], *, grouped: str) -> None:
         start, used = time.perf_counter(), time.process_time()
         split = method()
         seconds = [time.perf_counter() - start, time.process_time() - used]
+        figure(f"{persons.num_rows} persons, {name}", seconds[1], "s")
         print(" | ".join([name, *(f"{s:.2f}" for s in seconds), *figures(split, codes, cells)]), flush=True)
 
 
