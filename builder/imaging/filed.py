@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from builder.errors import CaseError, Reason
 from builder.files import FileFacts, FileFault, facts_from_json, read_voxels
-from builder.imaging.pictures import NO_PLACE, NO_SPACING, along_axes
+from builder.imaging.pictures import NO_PLACE, along_axes
 from builder.imaging.stacks.kinds import PROJECTED_MODALITIES
 from builder.imaging.stacks.options import REASONS, VolumeOptions, action_on, check_limits
 from builder.imaging.stacks.spacing import Verdict
 from builder.imaging.stacks.stack import AIR, COLOURS, Stack
-from builder.model.case import ValueDomain, Volume
+from builder.model.case import NO_SPACING, ValueDomain, Volume
 from builder.model.geometry import Geometry
 
 EXACT_FLOAT32 = 2**24

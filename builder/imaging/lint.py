@@ -8,9 +8,8 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from builder.imaging.parse import leniently
-from builder.imaging.pictures import NO_SPACING
 from builder.imaging.stacks.stack import Stack
-from builder.model.case import ValueDomain, Volume
+from builder.model.case import NO_SPACING, ValueDomain, Volume
 from builder.model.geometry import Geometry
 
 AIR_HU = (-1100.0, -900.0)

@@ -17,14 +17,11 @@ from builder.imaging.pixels.rescale import Rescale, padding_of, read_lut, rescal
 from builder.imaging.pixels.stored import raw_values, stored_values, stream_notes
 from builder.imaging.stacks.options import VolumeOptions
 from builder.imaging.stacks.stack import COLOURS, Stack
-from builder.model.case import DAMAGED_TABLE, DisplayTable, ValueDomain, Volume
+from builder.model.case import DAMAGED_TABLE, NO_SPACING, DisplayTable, ValueDomain, Volume
 from builder.model.geometry import Geometry
 
 NO_PLACE = "no_patient_geometry"
 """Note on every picture: its grid is its own plane in mm and not patient space, so no mask in patient space fits it."""
-
-NO_SPACING = "pixel_spacing_unknown"
-"""Note on a picture whose millimetres nobody states; its grid counts pixels, and it cannot be resampled."""
 
 
 def assemble_picture(stack: Stack, datasets: Sequence[Dataset], options: VolumeOptions) -> Volume:

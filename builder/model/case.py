@@ -31,6 +31,9 @@ class ValueDomain(StrEnum):
 DAMAGED_TABLE = "voi_lut_damaged"
 """Note on a picture whose VOI LUT cannot be read."""
 
+NO_SPACING = "pixel_spacing_unknown"
+"""Note on a picture whose millimetres nobody states; its grid counts pixels, and it cannot be resampled."""
+
 
 @dataclass(frozen=True, eq=False)
 class DisplayTable:

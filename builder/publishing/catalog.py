@@ -41,6 +41,7 @@ from builder.publishing.quality import figures, independence
 from builder.publishing.report import REPORT_JSON
 from builder.report.association import is_worth_a_look
 from builder.report.people import one_row_each, reading_order
+from builder.report.physics import without_assumed_spacing
 from builder.spec import DatasetSpec
 from builder.spec.blocks import ReportOptions
 
@@ -130,7 +131,7 @@ def gather(plan: DatasetPlan, tables: Mapping[str, pa.Table], files: Mapping[str
         labels={name: LabelFacts(label.kind, segments.get(name, ())) for name, label in spec.labels.items()},
         images={n: _values(included[n], spec.report) for n in OF_IMAGES if n in included.column_names},
         people=_people(spec, tables[INDEX]),
-        ranges=_ranges(included),
+        ranges=_ranges(without_assumed_spacing(included, tables[INDEX])),
         source_files=sum(n for k, n in manifest.totals.items() if k.startswith("files.")),
         source_bytes=_source_bytes(plan.cohort) if "bytes" in included.column_names else 0,
         sampling=_sampling(spec),

@@ -24,7 +24,7 @@ from builder.report.histograms import histograms
 from builder.report.labels import AGREEMENT, agreement_by_group, is_measure, label_statistics, outcomes
 from builder.report.ordinal import in_stated_order
 from builder.report.people import is_number, levels, one_row_each
-from builder.report.physics import physics
+from builder.report.physics import physics, without_assumed_spacing
 from builder.report.power import power
 from builder.report.protocols import protocols
 from builder.report.shift import GEOMETRY, INTENSITIES, shift
@@ -32,7 +32,7 @@ from builder.report.shift import GEOMETRY, INTENSITIES, shift
 REPORT_VERSION = 1
 
 USUAL_ORDER = ("train", "validation", "test")
-ALWAYS_SHOWN = ("sex", "age_years", "age_band", "vendor", "manufacturer", "modality", "site", "country", "collection")
+ALWAYS_SHOWN = ("sex", "age_years", "age_band", "vendor", "modality", "site", "country", "collection")
 """Columns shown in Table 1 beside the groups that the spec names, if the index has them."""
 
 HEADER_FACTS = (
@@ -137,7 +137,7 @@ def assemble(inputs: ReportInputs) -> dict[str, Json]:
         named = [c for c in inputs.splits.column_names if c not in _SPLIT_COLUMNS]
     dealt = _with_columns(inputs.splits, named, (cohort.filter(cohort["included"]), index))
     tested = "test" if "test" in order else order[-1] if order else ""
-    acquired = _as_acquired(seen.cases, cohort)
+    acquired = without_assumed_spacing(_as_acquired(seen.cases, cohort), index)
     document = {
         "report_version": REPORT_VERSION,
         "title": inputs.title,

@@ -3,8 +3,12 @@
 from collections.abc import Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from builder.model.canonical import Json
+from builder.model.case import NO_SPACING
+
+SPACINGS = ("spacing_slice_mm", "spacing_row_mm", "spacing_column_mm")
 
 
 def physics(index: pa.Table, cohort: pa.Table) -> dict[str, Json]:
@@ -34,6 +38,29 @@ def physics(index: pa.Table, cohort: pa.Table) -> dict[str, Json]:
         "findings": _by_rule([_stated(found) for found in known.get("findings", [])]),
         "header_findings": _by_rule([found.split("; ") if found else () for found in stated]),
     }
+
+
+def without_assumed_spacing(rows: pa.Table, index: pa.Table) -> pa.Table:
+    """Return rows of cases or series without the spacing of pictures that state none: 1 mm stands for a pixel there.
+
+    Parameters
+    ----------
+    rows
+        Has ``case_key``, and any of ``SPACINGS``.
+    index
+        Has ``case_key`` and, if known, ``notes`` (lists of codes).
+    """
+    if "notes" not in index.column_names or "case_key" not in rows.column_names:
+        return rows
+    notes = zip(index["case_key"].to_pylist(), index["notes"].to_pylist(), strict=True)
+    keys = sorted({key for key, codes in notes if NO_SPACING in (codes or ())})
+    assumed = pc.is_in(rows["case_key"], pa.array(keys, pa.string()))
+    for name in SPACINGS:
+        place = rows.schema.get_field_index(name)
+        if place >= 0:
+            field = rows.schema.field(place)
+            rows = rows.set_column(place, field, pc.if_else(assumed, pa.scalar(None, field.type), rows[name]))
+    return rows
 
 
 def _stated(codes: Sequence[str | None] | None) -> list[str]:

@@ -19,7 +19,6 @@ from builder.errors import CaseError, Reason
 from builder.imaging.filed import assemble_filed, filed_parts, filed_rows, filed_stack
 from builder.imaging.lint import lint
 from builder.imaging.multiframe import settle
-from builder.imaging.pictures import NO_SPACING
 from builder.imaging.pixels.values import PixelFill
 from builder.imaging.quantities.philips import scales_of
 from builder.imaging.quantities.suv import Calibration, calibrate
@@ -30,7 +29,7 @@ from builder.imaging.stacks.stack import Stack
 from builder.imaging.volume import Archived, assemble, assemble_indexed
 from builder.labels import AnyLabel
 from builder.labels.linking import image_row
-from builder.model.case import Annotation, Case, ValueDomain, Volume
+from builder.model.case import NO_SPACING, Annotation, Case, ValueDomain, Volume
 from builder.plan import CasePlan
 from builder.protocols import ImageFacts, LabelObject
 from builder.stages.annotate import Reads, annotate

@@ -513,9 +513,18 @@ def _labels(book: Book, cases: pd.DataFrame) -> None:
         book.expect(entry, "difference", largest(gaps))
 
 
+def _acquired(cases: pd.DataFrame, cohort: pd.DataFrame) -> pd.DataFrame:
+    """Rows of cases with the geometry of the source images; a pixel that is no number of mm has no spacing."""
+    rows = (cohort[cohort["included"]].set_index("case_key") if "case_key" in cohort else cases).copy()
+    if "notes" in cases:
+        unknown = cases.index[[n is not None and "pixel_spacing_unknown" in n for n in cases["notes"]]]
+        rows.loc[rows.index.isin(unknown), [n for n in rows if str(n).startswith("spacing_")]] = np.nan
+    return rows
+
+
 def _shift(book: Book, cases: pd.DataFrame, cohort: pd.DataFrame) -> None:
     rng = np.random.default_rng(1)
-    acquired = cohort[cohort["included"]].set_index("case_key") if "case_key" in cohort else cases
+    acquired = _acquired(cases, cohort)
     for entry in book.document["shift"]:
         source = acquired if entry["quantity"] in acquired else cases
         mine = cases[cases.modality.fillna("") == entry["modality"]] if "modality" in cases else cases
@@ -544,7 +553,7 @@ def _shift(book: Book, cases: pd.DataFrame, cohort: pd.DataFrame) -> None:
 
 def _histograms(book: Book, cases: pd.DataFrame, persons: pd.DataFrame, cohort: pd.DataFrame) -> None:
     """Count each bin with pandas; its edges are multiples of one nice width, or decades of ages up to 90."""
-    acquired = cohort[cohort["included"]].set_index("case_key") if "case_key" in cohort else cases
+    acquired = _acquired(cases, cohort)
     for entry in book.document["histograms"]:
         if entry["of"] == "persons":
             values, rows = persons[entry["quantity"]], persons

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from builder.report.physics import physics
+from builder.report.physics import physics, without_assumed_spacing
 
 INDEX = pa.table(
     {
@@ -43,3 +43,11 @@ def test_codes_that_the_gate_withheld_are_not_counted() -> None:
     found = physics(index, pa.table({"case_key": ["a", "b"]}))
     assert found["notes"] == {"resampled": 1}
     assert found["findings"] == [{"rule": "clipped", "things": 1, "low": 0.5, "high": 0.5}]
+
+
+def test_a_pixel_that_is_no_number_of_millimetres_has_no_spacing() -> None:
+    index = pa.table({"case_key": ["a", "b", "b", "c"], "notes": [["pixel_spacing_unknown"], [], [], None]})
+    rows = pa.table({"case_key": ["c", "b", "a", None], "spacing_row_mm": [0.5, 1.0, 1.0, 2.0], "rows": [9, 8, 7, 6]})
+    told = without_assumed_spacing(rows, index)
+    assert told["spacing_row_mm"].to_pylist() == [0.5, 1.0, None, 2.0]
+    assert told.drop_columns("spacing_row_mm") == rows.drop_columns("spacing_row_mm")
