@@ -2,6 +2,9 @@
 
 The server runs in a process of its own, waits before it answers, and notes what it was asked for. The bare client sends
 the same requests again, from threads, and throws the answers away. Both times are by the clock.
+
+Large slices come twice: as fast as the processor lets them through, and over a link of ``--gigabits`` that all
+connections share, as in a hospital's network.
 """
 
 import argparse
@@ -15,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from queue import SimpleQueue
 from statistics import median
@@ -45,8 +49,17 @@ Asked = tuple[str, str]
 """Target and range of a request."""
 
 LOG = "/log"
+PIECE = 2**18
 Step = tuple[str, float, float]
 """What was done, and the seconds that we and the bare client took."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """How far away a server is: seconds before it answers, and what all its connections carry; 0 is no limit."""
+
+    latency: float
+    gigabits: float
 
 
 def main() -> None:
@@ -56,18 +69,22 @@ def main() -> None:
     parser.add_argument("--web-series", type=int, default=40, help="of 100 slices of 33 kB")
     parser.add_argument("--large-series", type=int, default=16, help="of 60 slices of 525 kB")
     parser.add_argument("--latency", type=float, default=0.1)
+    parser.add_argument("--gigabits", type=float, default=1.0, help="a second, of the link for the last lines")
     parser.add_argument("--connections", type=int, default=16, help="to the bucket; DICOMweb has its usual 4")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     bucket, web, large = made(given.series, 2), made(given.web_series, 100), made(given.large_series, 60, 512)
     compile_scan(bucket or web or large)
-    for name, measured, archive, width in (
-        ("bucket", in_bucket, bucket, given.connections),
-        ("DICOMweb", over_web, web, 4),
-        ("DICOMweb, larger slices", over_web, large, 4),
+    slow = f"DICOMweb, larger slices, {given.gigabits:g} Gbit/s"
+    for name, measured, archive, width, gigabits in (
+        ("bucket", in_bucket, bucket, given.connections, 0.0),
+        ("DICOMweb", over_web, web, 4, 0.0),
+        ("DICOMweb, larger slices", over_web, large, 4, 0.0),
+        (slow, over_web, large, 4, given.gigabits),
     ):
         if archive:
-            told(name, [list(measured(archive, given.latency, width)) for _ in range(given.rounds)])
+            link = Link(given.latency, gigabits)
+            told(name, [list(measured(archive, link, width)) for _ in range(given.rounds)])
 
 
 def told(name: str, rounds: list[list[Step]]) -> None:
@@ -116,7 +133,7 @@ def _file(number: int, place: int, pixels: Any) -> bytes:
     return bytes(stream.getvalue())
 
 
-def in_bucket(archive: Archive, latency: float, width: int) -> Iterator[Step]:
+def in_bucket(archive: Archive, link: Link, width: int) -> Iterator[Step]:
     """Yield what was done with a bucket such as the IDC's."""
     uuids = {series: f"{number:08x}-0000-4000-8000-000000000000" for number, series in enumerate(archive)}
     held = {f"{uuids[s]}/{uid}.dcm": data for s, members in archive.items() for uid, data in members.items()}
@@ -143,7 +160,7 @@ def in_bucket(archive: Archive, latency: float, width: int) -> Iterator[Step]:
         {"PatientID": s, "SeriesInstanceUID": s, "instanceCount": len(m), "crdc_series_uuid": uuids[s], **shared}
         for s, m in archive.items()
     ]
-    with served(answer, latency) as url, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    with served(answer, link) as url, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         pq.write_table(pa.Table.from_pylist(rows), f"{folder}/index.parquet")
         polite = Politeness(connections=width)
         source = Idc(index=f"{folder}/index.parquet", collections=("mine",), endpoint=url, polite=polite)
@@ -152,7 +169,7 @@ def in_bucket(archive: Archive, latency: float, width: int) -> Iterator[Step]:
         yield from steps(source, url, width=source.connections)
 
 
-def over_web(archive: Archive, latency: float, width: int) -> Iterator[Step]:
+def over_web(archive: Archive, link: Link, width: int) -> Iterator[Step]:
     """Yield what was done over DICOMweb."""
     head = b"--b\r\nContent-Type: application/dicom\r\n\r\n"
     whole = {s: b"".join(head + d + b"\r\n" for d in members.values()) + b"--b--\r\n" for s, members in archive.items()}
@@ -173,7 +190,7 @@ def over_web(archive: Archive, latency: float, width: int) -> Iterator[Step]:
                 return kind, _found([("00080018", uid, {}) for uid in archive[series]])
         return 'multipart/related; type="application/dicom"; boundary=b', whole[words[3]]
 
-    with served(answer, latency) as url, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    with served(answer, link) as url, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         source = DicomWeb(url=url, polite=Politeness(connections=width)).kept_in(f"{folder}/content")
         yield from steps(source, url, width=source.connections)
 
@@ -245,11 +262,11 @@ def bare(url: str, asked: list[Asked], *, width: int, then: Callable[[bytes], ob
 
 
 @contextmanager
-def served(answer: Answer, latency: float) -> Iterator[str]:
+def served(answer: Answer, link: Link) -> Iterator[str]:
     """Serve from another process; gives the URL."""
     context = multiprocessing.get_context("fork")
     receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=lambda: asyncio.run(_serve(answer, latency, sending)), daemon=True)
+    process = context.Process(target=lambda: asyncio.run(_serve(answer, link, sending)), daemon=True)
     process.start()
     try:
         yield f"http://127.0.0.1:{receiving.recv()}"
@@ -258,8 +275,19 @@ def served(answer: Answer, latency: float) -> Iterator[str]:
         process.join()
 
 
-async def _serve(answer: Answer, latency: float, port: Any) -> None:
+async def _serve(answer: Answer, link: Link, port: Any) -> None:
     asked: list[Asked] = []
+    free = time.monotonic()  # when the link has sent all that it was given
+
+    async def send(writer: asyncio.StreamWriter, data: bytes) -> None:
+        nonlocal free
+        for at in range(0, len(data), PIECE if link.gigabits else len(data)):
+            piece = memoryview(data)[at : at + PIECE] if link.gigabits else data
+            if link.gigabits:
+                free = max(free, time.monotonic()) + len(piece) * 8e-9 / link.gigabits
+                await asyncio.sleep(free - time.monotonic())
+            writer.write(piece)
+            await writer.drain()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while request := await _request(reader):
@@ -269,15 +297,13 @@ async def _serve(answer: Answer, latency: float, port: Any) -> None:
                 asked.clear()
             else:
                 asked.append(request)
-                await asyncio.sleep(latency)
+                await asyncio.sleep(link.latency)
                 kind, body = answer(target)
             status = "200 OK"
             if found := re.fullmatch(r"bytes=(\d+)-(\d+)", part):
                 body, status = body[int(found[1]) : int(found[2]) + 1], "206 Partial Content"
-            writer.write(
-                f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
-            )
-            await writer.drain()
+            head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+            await send(writer, head.encode() + body)
         writer.close()
 
     server = await asyncio.start_server(talk, "127.0.0.1", 0, backlog=512)
