@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from builder.federation.documents import Table
 from builder.federation.tables import Column, count
-from builder.federation.told import Teller
+from builder.federation.told import Repeater, Teller
 from builder.split.joint import level_of
 
 EDGES: Final[Mapping[str, tuple[float, ...]]] = {
@@ -33,13 +33,18 @@ def prefixes(names: Sequence[str]) -> list[tuple[str, ...]]:
     return [(), *accumulate(((name,) for name in names), lambda one, more: (*one, *more))]
 
 
-def tell_total(teller: Teller, persons: int) -> Table:
+def tell_total(teller: Teller | Repeater, persons: int) -> Table:
     """Tell how many persons there are; every other table is judged with this number."""
     return teller.table("total", count((), [()] * persons), [()], total=False)
 
 
 def tell_levels(
-    teller: Teller, name: str, persons: pa.Table, columns: Mapping[str, Sequence[str]], *, by: Sequence[str] = ()
+    teller: Teller | Repeater,
+    name: str,
+    persons: pa.Table,
+    columns: Mapping[str, Sequence[str]],
+    *,
+    by: Sequence[str] = (),
 ) -> Table:
     """Tell a table of persons, one row each; ``by`` are the splits where it is also told by split."""
     own = [column_of(column, levels) for column, levels in columns.items()]

@@ -23,6 +23,7 @@ MOST_BYTES: Final = 4 << 20
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Version = Digest | Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 PublicKey = Annotated[str, Field(pattern=r"^ed25519:[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=400)]
 Count = Annotated[int, Field(ge=0, lt=1 << 53)]
@@ -110,12 +111,22 @@ class Plan(_Document):
 
 
 class Receipt(_Document):
-    """What a site has built under a plan, as tallies. ``version`` is that of its dataset."""
+    """What a site has built under a plan, as tallies.
+
+    Parameters
+    ----------
+    version
+        That of the site's dataset.
+    counted
+        The version whose persons the numbers are of: an earlier one where so few have come or left since that new
+        numbers would tell of them. Each number is then off by fewer than ``k``.
+    """
 
     kind: Literal["receipt"] = "receipt"
     site: Name
     plan: Digest
-    version: Digest | Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    version: Version
+    counted: Version
     k: Annotated[int, Field(ge=2)]
     strata: Table
     tables: list[Table]

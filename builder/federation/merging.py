@@ -7,6 +7,7 @@ from typing import Any
 
 from builder.federation.documents import Plan, Receipt, Spec, Table
 from builder.federation.joint import added
+from builder.federation.showing import repeated
 from builder.model.canonical import Json, canonical_json
 from builder.pages import template_environment
 from builder.report.bias import wilson
@@ -39,14 +40,22 @@ def join(signed: Spec, plan: Plan, receipts: Mapping[str, Receipt]) -> Joined:
     report = {
         "federation": signed.federation,
         "sites": {
-            site: {"version": receipt.version, "k": receipt.k, "persons": _persons(receipt.tables)}
+            site: {
+                "version": receipt.version,
+                "counted": receipt.counted,
+                "k": receipt.k,
+                "persons": _persons(receipt.tables),
+            }
             for site, receipt in sorted(receipts.items())
         },
         "absent": sorted(set(plan.offers) - set(receipts)),
         "ratios": dict(plan.ratios),
         "held_out": dict(plan.held_out),
         "rules": list(plan.rules),
-        "differences": list(plan.differences),
+        "differences": [
+            *plan.differences,
+            *(f"{s}: {repeated(r)}" for s, r in sorted(receipts.items()) if r.counted != r.version),
+        ],
         "persons": _persons(tables),
         "tables": [_with_shares(table) for table in tables],
     }

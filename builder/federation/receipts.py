@@ -1,16 +1,17 @@
 """What a site has built under a plan, out of its published version: a receipt of tallies."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from builder.errors import PrivacyError
 from builder.federation.counting import EDGES, binned, tell_levels, tell_total
-from builder.federation.documents import Plan, Receipt, Spec, digest
+from builder.federation.documents import Plan, Receipt, Spec, Table, digest
 from builder.federation.local import Terms
 from builder.federation.offers import lock_of, teller_of
 from builder.federation.policy import Policy, permitted
-from builder.federation.told import Ledger
+from builder.federation.told import Ledger, Repeater, Teller
 from builder.model.keyed import Key
 from builder.report.people import one_row_each
 
@@ -27,10 +28,19 @@ def make_receipt(
 ) -> Receipt:
     """Return the receipt of a published version, and note in the ledger what it tells.
 
+    Where so few persons have come or left since the receipt before that new numbers would tell of them, its numbers are
+    told again.
+
     Parameters
     ----------
     published
         Name of the version, its lock and its index.
+
+    Raises
+    ------
+    PrivacyError
+        If a number would follow from this receipt together with what was told before, and those of the receipt before
+        are too far off.
     """
     signed, plan = documents
     version, lock, index = published
@@ -39,16 +49,19 @@ def make_receipt(
     quantities = [q for q in policy.histograms if q in EDGES and q in index.column_names]
     persons = one_row_each(index, ["split", *names, *quantities])
     keys = persons["person_key"].to_pylist()
-    teller = teller_of(ledger, key, keys, terms)
-    tables = [tell_total(teller, persons.num_rows)]
-    strata = {name: asked[name] for name in terms.strata if name in names}
-    told = tell_levels(teller, " x ".join(strata) or "strata", persons, strata, by=terms.splits)
-    for name in names:
-        if name not in strata:
-            tables.append(tell_levels(teller, name, persons, {name: asked[name]}, by=terms.splits))
-    for quantity in quantities:
-        named, bins = binned(persons, quantity)
-        tables.append(tell_levels(teller, f"histogram of {quantity}", named, bins, by=terms.splits))
+    counted, before, known = version, ledger.receipts.get(digest(plan)), ledger.memory()
+    columns = {name: asked[name] for name in names}
+    try:
+        tables = _tables(teller_of(ledger, key, keys, terms), persons, columns, quantities, terms)
+    except PrivacyError as error:
+        ledger.told = known  # nothing of it has left
+        if before is None:
+            raise
+        try:
+            tables = _tables(Repeater(before, terms.k), persons, columns, quantities, terms)
+        except PrivacyError:
+            raise error from None
+        counted = before.counted
     return Receipt(
         federation=signed.federation,
         sequence=ledger.sequence("receipt"),
@@ -56,9 +69,30 @@ def make_receipt(
         site=policy.site,
         plan=digest(plan),
         version=version,
+        counted=counted,
         k=terms.k,
-        strata=told,
-        tables=tables,
+        strata=tables[0],
+        tables=tables[1:],
         lock=lock_of(lock),
         withheld=withheld,
     )
+
+
+def _tables(
+    teller: Teller | Repeater,
+    persons: pa.Table,
+    columns: Mapping[str, Sequence[str]],
+    quantities: Sequence[str],
+    terms: Terms,
+) -> list[Table]:
+    """Return the strata, the total and the other tables."""
+    total = tell_total(teller, persons.num_rows)
+    strata = {name: columns[name] for name in terms.strata if name in columns}
+    tables = [tell_levels(teller, " x ".join(strata) or "strata", persons, strata, by=terms.splits), total]
+    for name, levels in columns.items():
+        if name not in strata:
+            tables.append(tell_levels(teller, name, persons, {name: levels}, by=terms.splits))
+    for quantity in quantities:
+        named, bins = binned(persons, quantity)
+        tables.append(tell_levels(teller, f"histogram of {quantity}", named, bins, by=terms.splits))
+    return tables

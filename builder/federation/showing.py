@@ -22,10 +22,20 @@ def shown(document: Document) -> str:
     return "\n".join(_lines(document))
 
 
+def repeated(receipt: Receipt) -> str:
+    """Return the sentence on a receipt that tells the numbers of an earlier version again."""
+    return (
+        f"the numbers are those of version {receipt.counted}, because those of now would tell of few persons; each is "
+        f"off by fewer than {receipt.k}"
+    )
+
+
 def _lines(document: Document) -> Iterator[str]:
     yield f"{document.kind} {document.sequence} of {document.federation}"
     if isinstance(document, Offer | Receipt):
         yield f"  site {document.site}; no number below {document.k} is shown"
+        if isinstance(document, Receipt) and document.counted != document.version:
+            yield f"  version {document.version}; {repeated(document)}"
         for table in (document.strata, *document.tables):
             yield from _table(table)
         yield from (f"  withheld: {line}" for line in document.withheld)

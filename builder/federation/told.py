@@ -1,5 +1,6 @@
 """The private ledger of a site: what it has told of whom, which specs it has seen, and which documents it has made."""
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -10,19 +11,33 @@ from typing import Any
 
 from builder.errors import LayoutError, PrivacyError
 from builder.federation.differencing import Told, tell
-from builder.federation.documents import Document, Levels, Plan, Row, Spec, Table, digest
-from builder.federation.tables import Column, Counts, Disclosed, part
+from builder.federation.documents import Document, Levels, Plan, Receipt, Row, Spec, Table, digest
+from builder.federation.tables import Column, Counts, Disclosed, matrix, part, vector
 from builder.model.canonical import canonical_json
 
 
 @dataclass
 class Ledger:
-    """A site's memory. ``told`` maps the name of a table to what was told of it."""
+    """A site's memory.
+
+    Parameters
+    ----------
+    told
+        Name of a table to what was told of it.
+    seen
+        Specs and plans that were accepted.
+    made
+        Digest to kind of each document that this site made.
+    receipts
+        Digest of a plan to the newest receipt under it.
+    """
 
     path: Path
     told: dict[str, list[Told]] = field(default_factory=dict)
     seen: dict[str, dict[str, Any]] = field(default_factory=dict)
     made: dict[str, str] = field(default_factory=dict)
+    receipts: dict[str, Receipt] = field(default_factory=dict)
+    text: bytes = b""
 
     @staticmethod
     def open(path: str) -> "Ledger":
@@ -31,9 +46,11 @@ class Ledger:
         if not place.exists():
             return Ledger(place)
         try:
-            facts = json.loads(place.read_bytes())
+            text = place.read_bytes()
+            facts = json.loads(text)
             told = {name: [_told(entry) for entry in entries] for name, entries in facts["told"].items()}
-            return Ledger(place, told, facts["seen"], facts["made"])
+            receipts = {plan: Receipt.model_validate(made) for plan, made in facts["receipts"].items()}
+            return Ledger(place, told, facts["seen"], facts["made"], receipts, text)
         except (ValueError, KeyError, TypeError):
             raise LayoutError(
                 f"{place}: found no ledger that can be read, expected what this site has told; bring it back from a "
@@ -41,16 +58,35 @@ class Ledger:
             ) from None
 
     def keep(self) -> None:
-        """Write the ledger for its owner alone."""
+        """Write the ledger for its owner alone.
+
+        Raises
+        ------
+        LayoutError
+            If another command has written it since it was read: what that one told would be forgotten.
+        """
         told = {name: [_entry(entry) for entry in entries] for name, entries in self.told.items()}
-        data = canonical_json({"told": told, "seen": self.seen, "made": self.made})
-        beside = self.path.with_name(self.path.name + ".new")
-        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self.path)
+        receipts = {plan: made.model_dump(mode="json") for plan, made in self.receipts.items()}
+        data = canonical_json({"told": told, "seen": self.seen, "made": self.made, "receipts": receipts})
+        with self.path.with_name(self.path.name + ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if (self.path.read_bytes() if self.path.exists() else b"") != self.text:
+                raise LayoutError(
+                    f"{self.path}: found that another command of this site has told something since this one began, "
+                    "expected one at a time; run it again"
+                )
+            beside = self.path.with_name(self.path.name + ".new")
+            handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(self.path)
+        self.text = data
+
+    def memory(self) -> dict[str, list[Told]]:
+        """Return a copy of what was told."""
+        return {name: list(entries) for name, entries in self.told.items()}
 
     def accept(self, document: Spec | Plan, *, where: str) -> None:
         """Note a spec or plan. Raises LayoutError for one that is older than another that was accepted."""
@@ -70,6 +106,8 @@ class Ledger:
     def note(self, document: Document) -> None:
         """Note a document that this site made, so that nothing else is approved."""
         self.made[digest(document)] = document.kind
+        if isinstance(document, Receipt):
+            self.receipts[document.plan] = document
 
     def check_made(self, document: Document, *, where: str) -> None:
         """Raise PrivacyError if this site did not make the document."""
@@ -114,6 +152,29 @@ class Teller:
                 yield replace(entry, table=part(entry.table, shared))
             elif shared:
                 yield entry
+
+
+@dataclass(frozen=True)
+class Repeater:
+    """Tells the tables of an earlier receipt again, where those of the persons of now would tell of few.
+
+    Nothing new leaves but that each number is off by fewer than ``k``, which is checked.
+    """
+
+    earlier: Receipt
+    k: int
+
+    def table(self, name: str, counts: Counts, asked: Sequence[Sequence[str]], *, total: bool = True) -> Table:
+        """Return the earlier table of this name. Raises PrivacyError if it is too far off, or there is none."""
+        tables = {table.name: table for table in (self.earlier.strata, *self.earlier.tables)}
+        columns = [Levels(name=column.name, levels=list(column.levels)) for column in counts.columns]
+        if name not in tables or tables[name].columns != columns:
+            raise PrivacyError(f"{name}: found nothing of it in the receipt before, expected what could be told again")
+        shown = disclosed(tables[name], self.k).shown
+        now = (matrix(counts.columns, list(shown)) @ vector(counts)).tolist()
+        if any(n < self.k or abs(n - own) >= self.k for n, own in zip(shown.values(), now, strict=True)):
+            raise PrivacyError(f"{name}: found numbers of the receipt before that are off by {self.k} or more")
+        return tables[name]
 
 
 def as_table(name: str, told: Disclosed) -> Table:

@@ -26,7 +26,7 @@ from builder.run.pipeline import ask, build, opened, plan_asked
 from builder.run.progress import SilentProgress
 from builder.spec import DatasetSpec
 from builder.stages.boundary import Faults, default_action
-from builder.storage import open_store
+from builder.storage import checkpoint, open_store
 
 LOCAL_SPEC = "{federation}-spec.json"
 """File beside the ledger: the spec as this site builds it, which ``builder build`` takes as well."""
@@ -132,6 +132,7 @@ def _write(made: Offer | Receipt, ledger: Ledger, place: Path) -> Path:
     """Note what is told before the file exists: what was written once may have left."""
     ledger.note(made)
     ledger.keep()
+    checkpoint("federation.told")
     place.parent.mkdir(parents=True, exist_ok=True)
     _replace(place, written(made))
     return place

@@ -1,5 +1,6 @@
 """Three hospitals with the archives of three vendors, in folders of their own, and a coordinator."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from builder.federation.coordinating import plan_offers, sign_spec
 from builder.federation.signing import make_key
 from builder.phantom import write_archive
-from builder.run.federation import approve, offer
+from builder.run.federation import approve, build_joint, offer
 from tests.endtoend.trees import KEY, ROOT
 
 SITES = ("lakeside", "north", "university")
@@ -85,3 +86,24 @@ def planned(tmp_path_factory) -> Three:
         data, _ = plan_offers(three.signed, offered(three), three.home / "coordinator.key", sequence=1)
         three.plan.write_bytes(data)
     return three
+
+
+@pytest.fixture(scope="session")
+def built(planned: Three) -> Three:
+    """The dataset of every site, and its receipt, approved; ``before.json`` is the ledger as it was before."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BUILDER_KEY", KEY)
+        for site in SITES:
+            policy = planned.at(site, "policy.yaml")
+            shutil.copy(planned.at(site, "federation-ledger.json"), planned.at(site, "before.json"))
+            _, path = build_joint(planned.plan, planned.signed, policy, planned.at(site, "out"), cluster="serial")
+            approve(path, policy, planned.at(site, "site.key"))
+    return planned
+
+
+def moved(three: Three, site: str, to: Path) -> Path:
+    """Copy a site into a new folder, where it can be changed; its archive stays. Return its policy."""
+    shutil.copytree(three.at(site), to, ignore=shutil.ignore_patterns("archive"))
+    policy = to / "policy.yaml"
+    policy.write_text(policy.read_text().replace(f"dataset: {three.at(site)}/", f"dataset: {to}/"))
+    return policy

@@ -48,7 +48,10 @@ EXAMPLES = (
         quotas={"north": [Quota(levels=["F"], counts={"train": 10, "test": 2})]}, held_out={}, rules=[], differences=[],
         tables=[],
     ),
-    Receipt(**HEAD, site="north", plan=SHA, version="c" * 32, k=5, strata=STRATA, tables=[], lock={}, withheld=[]),
+    Receipt(
+        **HEAD, site="north", plan=SHA, version="c" * 32, counted="c" * 32, k=5, strata=STRATA, tables=[], lock={},
+        withheld=[],
+    ),
 )  # fmt: skip
 
 

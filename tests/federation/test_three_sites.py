@@ -13,7 +13,7 @@ from builder.federation.documents import Offer, Plan, Spec, read
 from builder.federation.local import local_spec
 from builder.federation.policy import read_policy
 from builder.federation.signing import read_public
-from builder.run.federation import approve, build_joint, receipt
+from builder.run.federation import build_joint, receipt
 from builder.run.pipeline import build
 from builder.split.joint import level_of
 from tests.endtoend.trees import KEY, ROOT, tree
@@ -21,17 +21,6 @@ from tests.federation.conftest import SITES, Three
 
 if not os.environ.get("BUILDER_FEDERATION"):
     pytest.skip("make federation builds at three sites, which takes minutes", allow_module_level=True)
-
-
-@pytest.fixture(scope="module")
-def built(planned: Three) -> Three:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BUILDER_KEY", KEY)
-        for site in SITES:
-            policy = planned.at(site, "policy.yaml")
-            _, path = build_joint(planned.plan, planned.signed, policy, planned.at(site, "out"), cluster="serial")
-            approve(path, policy, planned.at(site, "site.key"))
-    return planned
 
 
 def table(three: Three, site: str, name: str):
