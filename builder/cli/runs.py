@@ -194,6 +194,15 @@ def withdraw(
     old: Annotated[
         str, typer.Option("--old", help="What becomes of older versions: now, 'after N days' or keep.")
     ] = "now",
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--also",
+            metavar="PLACE",
+            callback=named,
+            help="A recording, cache, release, export, file of marks or folder that may hold the person; repeatable.",
+        ),
+    ] = None,
     cluster: Cluster = "serial",
     workers: Workers = None,
     quiet: Quiet = False,
@@ -204,7 +213,7 @@ def withdraw(
     from builder.run.withdraw import withdraw as take_out
     from builder.run.withdrawals import parse_policy
 
-    policy, people = parse_policy(reason, old), [*keyed_only(person), *listed(file)]
+    policy, people = parse_policy(reason, old, also or ()), [*keyed_only(person), *listed(file)]
     if not people:
         raise SpecError("withdraw: found nobody to take out, expected --person KEYED_NAME or --file FILE")
     with continuing("what is done stays done"), open_progress(style(as_json, quiet)) as progress:

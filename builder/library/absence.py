@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numcodecs.blosc as blosc
@@ -32,7 +33,8 @@ from builder.storage import Store
 KEYED = re.compile(rb"(?<![0-9a-z])[0-9a-hjkmnp-tv-z]{26}(?:-\d+)?(?![0-9a-z])")
 _UID = re.compile(rb"\d+(?:\.\d+){4,}")
 _LEAST_ID = 6
-"""Letters from which a PatientID is searched for; shorter ones would be found in every number."""
+_PIECE, _OVERLAP = 2**26, 2**12
+"""Bytes of an object that are searched at once; pieces overlap by more than anything that is searched for is long."""
 _TABLES = ("splits.parquet", "registry.parquet", "cohort.parquet", "ledger.parquet", "exclusions.parquet", INDEX)
 
 
@@ -54,6 +56,8 @@ class Needles:
         UIDs and PatientIDs in the archive; they are searched for in the private workspace too.
     files
         Source, path and member of the person's files.
+    objects
+        SHA-256 of the objects that only versions with the person have; caches call their files so.
     """
 
     names: frozenset[str] = frozenset()
@@ -63,6 +67,12 @@ class Needles:
     uids: frozenset[str] = frozenset()
     ids: frozenset[str] = frozenset()
     files: frozenset[tuple[int, str, str]] = frozenset()
+    objects: frozenset[str] = frozenset()
+
+    @property
+    def telling(self) -> frozenset[str]:
+        """PatientIDs that are long enough to be searched for; shorter ones would be found in every number."""
+        return frozenset(name for name in self.ids if len(name) >= _LEAST_ID)
 
     def to_json(self) -> bytes:
         """Return the needles as a file."""
@@ -163,7 +173,7 @@ def files_between(before: Inventory, after: Inventory) -> Needles:
     gone = [row for row in _rows(before, columns) if row[:3] not in kept]
     left = {value for row in _rows(after, columns) for value in row[3:]}
     uids = {value for row in gone for value in row[4:] if value and _UID.fullmatch(value.encode())} - left
-    ids = {row[3] for row in gone if row[3] and len(row[3]) >= _LEAST_ID} - left
+    ids = {row[3] for row in gone if row[3]} - left
     return Needles(uids=frozenset(uids), ids=frozenset(ids), files=frozenset(row[:3] for row in gone))
 
 
@@ -185,28 +195,41 @@ class Search:
 
     def store(self, store: Store, *, leave_out: Iterable[str] = (), label: str = "") -> None:
         """Search every object of a store, but for folders that are left out."""
-        names = {name.encode() for name in self.needles.names}
         skipped = tuple(leave_out)
         for path in sorted(store.list()):
             if not path.startswith(skipped):
-                data = store.read(path)
-                self.objects += 1
-                self.read += len(data)
-                if self._is_in(path, data, names):
-                    self.found.append(f"{label}{path}")
+                self.file(store, path, label=label)
 
-    def _is_in(self, path: str, data: bytes, names: set[bytes]) -> bool:
+    def file(self, store: Store, path: str, *, label: str = "") -> None:
+        """Search one object, and its name."""
+        size = store.size(path)
+        self.objects += 1
+        self.read += size
         if path.endswith(".parquet"):
-            table = read_parquet(data)
-            text = "\n".join(t for c in table.schema for t in _texts(table[c.name])).encode()
-            text += repr(table.schema.metadata).encode()
-            if "digest" in table.column_names and self.needles.prints & set(map(_text, table["digest"].to_pylist())):
-                return True
+            try:
+                table = read_parquet(store.read(path))
+            except LayoutError:  # whatever is in it
+                self.found.append(f"{label}{path} (no table that can be read)")
+                return
+            texts, found = _texts_of(table), self._has_print(table)
         else:
-            text = path.encode() + b"\n" + data
-        if names & set(KEYED.findall(text)) or self.needles.uids & {u.decode() for u in set(_UID.findall(text))}:
-            return True
-        return any(name.encode() in text for name in self.needles.ids)
+            texts, found = _pieces(store, path, size), False
+        if found or self._is_in(path.encode()) or any(map(self._is_in, texts)):
+            self.found.append(f"{label}{path}")
+
+    def _has_print(self, table: pa.Table) -> bool:
+        names = map(_text, table["digest"].to_pylist()) if "digest" in table.column_names else ()
+        return not self.needles.prints.isdisjoint(names)
+
+    def _is_in(self, text: bytes) -> bool:
+        names, uids, ids = self._encoded
+        found = not names.isdisjoint(KEYED.findall(text)) or not uids.isdisjoint(_UID.findall(text))
+        return found or any(name in text for name in ids)
+
+    @cached_property
+    def _encoded(self) -> tuple[frozenset[bytes], ...]:
+        held = (self.needles.names, self.needles.uids, self.needles.telling)
+        return tuple(frozenset(name.encode() for name in names) for names in held)
 
     def images(self, dataset: Store, manifest: Manifest) -> None:
         """Search every stored image chunk of a version's shards."""
@@ -221,8 +244,28 @@ class Search:
                     self.found.append(f"{DATA}/{entry.fingerprint}, sample {number}")
 
 
-def certificate(search: Search, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the certificate of absence: what was searched for (counts only), where, and what was found."""
+def _texts_of(table: pa.Table) -> Iterator[bytes]:
+    yield "\n".join(t for c in table.schema for t in _texts(table[c.name])).encode()
+    yield repr(table.schema.metadata).encode()
+
+
+def _pieces(store: Store, path: str, size: int) -> Iterator[bytes]:
+    for start in range(0, size, _PIECE):
+        yield store.read_range(path, start, length=min(_PIECE + _OVERLAP, size - start))
+
+
+def certificate(
+    search: Search, about: Mapping[str, Any], elsewhere: Sequence[Mapping[str, Any]], not_searched: Sequence[str]
+) -> dict[str, Any]:
+    """Return the certificate of absence: what was searched for (counts only), where, and what was found.
+
+    Parameters
+    ----------
+    elsewhere
+        Places beside the dataset and its workspace, with the number of objects in which anything was ``found_in``.
+    not_searched
+        What could not be searched, in words.
+    """
     needles = search.needles
     return {
         **about,
@@ -231,12 +274,14 @@ def certificate(search: Search, about: Mapping[str, Any]) -> dict[str, Any]:
             "image_chunks": len(needles.chunks),
             "image_chunks_that_others_have_too": len(needles.shared),
             "prints": len(needles.prints),
-            "identifiers_of_the_archive": len(needles.uids) + len(needles.ids),
+            "identifiers_of_the_archive": len(needles.uids) + len(needles.telling),
         },
         "objects_searched": search.objects,
         "bytes_searched": search.read,
         "found_in": sorted(search.found),
-        "absent": not search.found,
+        "elsewhere": [*elsewhere],
+        "not_searched": [*not_searched],
+        "absent": not search.found and not any(place["found_in"] for place in elsewhere),
     }
 
 

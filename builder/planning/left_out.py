@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -80,6 +80,13 @@ def is_name(text: str) -> bool:
 def names_file(names: Iterable[str]) -> bytes:
     """Return the bytes of a file with these names."""
     return (_HEAD + "".join(f"{name}\n" for name in sorted(names))).encode()
+
+
+def without_names(data: bytes, names: Collection[str]) -> bytes:
+    """Return the bytes of such a file without the lines of some names; comments and other lines stay."""
+    lines = data.decode(errors="surrogateescape").splitlines(keepends=True)
+    kept = (line for line in lines if line.partition("#")[0].strip() not in names)
+    return "".join(kept).encode(errors="surrogateescape")
 
 
 def leave_out(cohort: pa.Table, links: pa.Table, left: LeftOut) -> tuple[pa.Table, pa.Table]:

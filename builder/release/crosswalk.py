@@ -57,6 +57,24 @@ def pairs_of(table: pa.Table, names: Collection[str]) -> list[dict[str, str]]:
     return rows
 
 
+def without_person(table: pa.Table, *, names: Collection[str], uids: Collection[str], ids: Collection[str]) -> pa.Table:
+    """Return the rows of ``TABLE`` that are not of a person.
+
+    Parameters
+    ----------
+    names
+        Pseudonyms of the person.
+    uids, ids
+        UIDs and PatientIDs in the archive that nobody else has.
+    """
+    level, released, archive = (table[name].to_pylist() for name in ("level", "released", "archive"))
+    kept = [
+        not (new in names or old in ids if kind == "person" else old in uids)
+        for kind, new, old in zip(level, released, archive, strict=True)
+    ]
+    return table.filter(pa.array(kept, pa.bool_()))
+
+
 def require_cryptography() -> None:
     """Raise MissingExtra if the library that encrypts is not installed."""
     if find_spec("cryptography") is None:

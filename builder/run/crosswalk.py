@@ -32,7 +32,7 @@ from builder.release.crosswalk import (
 from builder.run.lease import FOLDER as LEASE
 from builder.run.lease import hold_lease
 from builder.run.places import private_store
-from builder.stages.shard import read_file
+from builder.stages.shard import SPEC, read_file
 from builder.storage import Store, checkpoint
 
 RELEASE = "release"
@@ -87,6 +87,22 @@ def _kept(private: Store, key: Key) -> pa.Table | None:
     except FileNotFoundError:
         return None
     return unseal(sealed, key)
+
+
+def look_into(private: Store, key: Key) -> pa.Table:
+    """Return the crosswalk that is there. Raises LayoutError or SpecError if it cannot be read."""
+    require_cryptography()
+    return unseal(private.read(f"{RELEASE}/{CROSSWALK}"), key)
+
+
+def reference_of(private: Store) -> str:
+    """Return where the key of a crosswalk is found, as the spec of the release says."""
+    for path in private.list(RELEASE):
+        if path.endswith(f"/{SPEC}"):
+            found = json.loads(private.read(path)).get("release", {}).get("crosswalk")
+            if found:
+                return str(found)
+    return DEFAULT_KEY
 
 
 def clear_plain(private: Store) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from builder.copies import PRINTS_VERSION, parse_prints
 from builder.errors import LayoutError
 from builder.library.absence import KEYED, Needles, Search, certificate, files_between, images_in, names_in, versions_of
+from builder.library.records import BESIDE as PAGES
 from builder.library.training import TRAINING
 from builder.library.uses import read_uses
 from builder.model.layout import (
@@ -47,18 +48,28 @@ def collect_needles(
     """
     found = Needles(names=frozenset(people))
     for store in stores:
-        for version, manifest in versions_of(store).items():
-            if manifest is None or version == parse_current(store.read(CURRENT)):
+        versions, current = versions_of(store), parse_current(store.read(CURRENT))
+        for version, manifest in versions.items():
+            if manifest is None or version == current:
                 continue
             names = names_in(store, version, manifest, frozenset(people))
             if names:
                 prints = _prints(private, manifest, people)
                 chunks, shared = images_in(store, manifest, names)
-                found = found.joined(Needles(names=names, chunks=chunks, shared=shared, prints=prints))
+                objects = objects_of(manifest) - objects_of(versions[current])
+                found = found.joined(Needles(names=names, chunks=chunks, shared=shared, prints=prints, objects=objects))
     found = replace(found, chunks=found.chunks - found.shared)
     if before != after:
         found = found.joined(files_between(*(_inventory(private, name) for name in (before, after))))
     return found
+
+
+def objects_of(manifest: Manifest | None) -> frozenset[str]:
+    """Return the SHA-256 of every object of a version."""
+    if manifest is None:
+        return frozenset()
+    shards = (stored.sha256 for shard in manifest.shards for stored in shard.objects)
+    return frozenset((*shards, *(stored.sha256 for stored in manifest.files)))
 
 
 def _inventory(private: Store, name: str) -> Inventory:
@@ -93,6 +104,10 @@ def purge(store: Store, people: Collection[str], *, guard: Callable[[], None]) -
             if path != version_path(version, MANIFEST):
                 checkpoint("withdraw.version")
                 store.delete(path)
+    pages = open_beside(store, PAGES)
+    for path in list(pages.list()):
+        if path.removesuffix(".catalog.html") in _marked(store):
+            pages.delete(path)
     for name in sorted({path.split("/")[1] for path in store.list(DATA)} - left):
         if not name.startswith(SCRATCH_PREFIX):
             _delete(store, shard_path(name), first=RECEIPT)
@@ -145,11 +160,19 @@ def _clear_journal(private: Store, needles: Needles) -> None:
 
 
 def certify_absence(
-    stores: Sequence[Store], private: Store, needles: Needles, about: Mapping[str, Any], *, place: str
+    stores: Sequence[Store],
+    private: Store,
+    needles: Needles,
+    about: Mapping[str, Any],
+    *,
+    place: str,
+    elsewhere: Sequence[Mapping[str, Any]],
+    not_searched: Sequence[str],
 ) -> dict[str, Any]:
     """Search what is left of a dataset and its private workspace. Old versions that were kept are not searched.
 
-    ``place`` is where the certificate goes; one that a killed run left there is not searched.
+    ``place`` is where the certificate goes; one that a killed run left there is not searched. ``elsewhere`` and
+    ``not_searched`` are as ``certificate`` takes them.
     """
     search = Search(needles)
     for number, store in enumerate(stores):
@@ -167,7 +190,7 @@ def certify_absence(
     counts = search.objects, search.read
     search.store(private, leave_out=("withdrawals/", f"{LEASE}/"), label="private: ")
     search.objects, search.read = counts  # the journal of a run that was killed is longer, and proves nothing
-    return certificate(search, about)
+    return certificate(search, about, elsewhere, not_searched)
 
 
 def seen_by(store: Store, people: Collection[str]) -> dict[str, list[str]]:

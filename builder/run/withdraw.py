@@ -13,7 +13,7 @@ from typing import Any
 from builder.deid import resolve_key
 from builder.errors import LayoutError
 from builder.imaging.series_types import Rule
-from builder.library.absence import Needles, parse_needles
+from builder.library.absence import Needles, names_in, parse_needles
 from builder.model.canonical import canonical_json
 from builder.model.keyed import Key
 from builder.model.layout import CURRENT, MANIFEST, Manifest, parse_current, parse_manifest, version_path
@@ -26,6 +26,7 @@ from builder.planning.registry import read_registry
 from builder.planning.withdrawn import read_withdrawn
 from builder.protocols import Progress
 from builder.run.clusters import Profile, load_cluster
+from builder.run.elsewhere import clear_places, find_places, search_places, take_out_lines, told_of
 from builder.run.journal import JournalProgress, keep_journal
 from builder.run.lease import Lease, hold_lease
 from builder.run.pipeline import build_open, noted_in, opened, plan_from
@@ -113,16 +114,30 @@ class _Work:
         wanted = [self._names(text, spec, key) for text in people]
         for kept in kept_intentions(self.private):
             if all(names & kept.names for names in wanted):
-                return kept
+                also = tuple(dict.fromkeys((*kept.policy.also, *policy.also)))
+                return self._placed(replace(kept, policy=replace(kept.policy, also=also)), spec)
         registry = read_registry(Splits(), whole, key=key).table.to_pylist()
         rows = [self._row(names, registry, whole, key) for names in wanted]
         due = (self.today + timedelta(days=policy.days)).isoformat() if policy.old == "after" else ""
         made = Intention(
             tuple({r["person_key"]: r for r in rows}.values()), policy, version, plan.plan, plan.inventory, due
         )
-        made.keep(self.private)
+        made = self._placed(made, spec)
         checkpoint("withdraw.begun")
         return made
+
+    def _placed(self, intention: Intention, spec: DatasetSpec) -> Intention:
+        """Note the places beside the dataset; of one that is known already, what it was before it was cleared."""
+        found, others = find_places(self._stores(spec), self.private, spec, intention.policy.also)
+        places = {place.url: place for place in (*found, *intention.places)}
+        made = replace(intention, places=tuple(places.values()), not_searched=others)
+        made.keep(self.private)
+        return made
+
+    def _stores(self, spec: DatasetSpec) -> list[Store]:
+        """Return where versions are: the dataset, after the store of its sequestered labels if there is one."""
+        whole = self._whole(spec)
+        return [whole] if whole.url == open_store(self.url).url else [whole, open_store(self.url)]
 
     def publish(self, intention: Intention, runner: Runner, faults: Faults) -> None:
         """Publish a version without the persons, unless that is done."""
@@ -136,12 +151,15 @@ class _Work:
         published = set(read_withdrawn(whole, key=key).table["person_key"].to_pylist())
         if published >= set(stones["person_key"].to_pylist()):
             return
+        manifest = _manifest(whole, parse_current(whole.read(CURRENT)))
+        people = intention.names
+        # before the plan, which reads these files, so that a later build comes to the same version
+        take_out_lines(intention.places, people | names_in(whole, manifest.version, manifest, people))
         inventory = kept_inventory(self.private.join(intention.inventory))
         survey = take_survey(
             inventory, spec.sources, spec.volumes, runner=runner, progress=self.progress, faults=faults,
             rules=[Rule(r.column, r.value, r.name, r.when) for r in spec.cohort.series_rules],
         )  # fmt: skip
-        manifest = _manifest(whole, parse_current(whole.read(CURRENT)))
         inputs = PlanInputs(
             spec=spec,
             published_spec=manifest.spec,
@@ -168,18 +186,20 @@ class _Work:
     def clear(self, intention: Intention) -> Gone:
         """Remove what still holds the persons, search what is left, and write the certificate."""
         plan, spec, key = self._published()
-        whole = self._whole(spec)
-        stores = [whole] if whole.url == open_store(self.url).url else [whole, open_store(self.url)]
+        stores = self._stores(spec)
         version = parse_current(open_store(self.url).read(CURRENT))
         seen = seen_by(stores[-1], intention.names)
         if intention.due > self.today.isoformat():
             return Gone(self.url, version, len(intention.people), None, intention.due, seen)
         scratch = self.private.join(FOLDER, "search")
+        intention = self._placed(intention, spec)
         needles = self._needles(intention, stores, scratch, plan)
         if intention.policy.old != "keep":
             for store in stores:
                 purge(store, intention.names, guard=self.lease.check)
         self._clear_private(plan, needles, stores)
+        clear_places(intention.places, needles, self.private, guard=self.lease.check)
+        elsewhere = search_places(intention.places, needles)
         about = {
             "kind": "certificate of absence",
             "dataset": _manifest(stores[-1], version).name,
@@ -189,12 +209,15 @@ class _Work:
             "old_versions": intention.policy.old,
         }
         place = f"{FOLDER}/{intention.name}.json"
-        made = certify_absence(stores, self.private, needles, about, place=place)
+        made = certify_absence(
+            stores, self.private, needles, about, place=place,
+            elsewhere=[one.facts(found) for one, found in elsewhere], not_searched=intention.not_searched,
+        )  # fmt: skip
         stores[-1].put(place, canonical_json(made))
         checkpoint("withdraw.certified")
         scratch.delete(f"{intention.name}.json")
         self.private.join(FOLDER).delete(f"{intention.name}.json")
-        return Gone(self.url, version, len(intention.people), made, "", seen)
+        return Gone(self.url, version, len(intention.people), made, "", seen, told_of(elsewhere))
 
     def _needles(self, intention: Intention, stores: Sequence[Store], scratch: Store, plan: Latest) -> Needles:
         """Collect what is searched for, once: later the places it comes from are gone."""

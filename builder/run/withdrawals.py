@@ -1,14 +1,15 @@
 """What a withdrawal is asked to do, how far it is, and what it did."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from builder.errors import SpecError, counted
 from builder.model.canonical import canonical_json, fingerprint
+from builder.run.elsewhere import Kind, Place
 from builder.split.withdrawn import REASONS
-from builder.storage import Store
+from builder.storage import Store, open_store
 
 FOLDER = "withdrawals"
 """Of the private workspace: withdrawals under way. Of the dataset: certificates."""
@@ -28,11 +29,14 @@ class Policy:
         ``now``, ``keep``, or ``after`` some days.
     days
         For ``after``.
+    also
+        Places beside the dataset that may hold the persons.
     """
 
     reason: str
     old: str = "now"
     days: int = 0
+    also: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.reason not in REASONS:
@@ -41,12 +45,12 @@ class Policy:
             raise SpecError("--old: found neither now, keep nor 'after N days', expected one of them")
 
 
-def parse_policy(reason: str, old: str) -> Policy:
+def parse_policy(reason: str, old: str, also: Sequence[str] = ()) -> Policy:
     """Read ``now``, ``keep`` or ``after N days``. Raises SpecError."""
-    words = old.split()
+    words, places = old.split(), tuple(open_store(place).url for place in also)
     if len(words) == 3 and words[0] == "after" and words[2] in ("day", "days") and words[1].isdigit():
-        return Policy(reason, "after", int(words[1]))
-    return Policy(reason, old)
+        return Policy(reason, "after", int(words[1]), places)
+    return Policy(reason, old, also=places)
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,9 @@ class Intention:
     after: Mapping[str, Any] = field(default_factory=dict)
     """The plan without the persons, once it is made: a kill may come between its publication and the note of it."""
     published: bool = False
+    places: tuple[Place, ...] = ()
+    """Beside the dataset and its workspace, as they were before anything was removed there."""
+    not_searched: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -105,7 +112,9 @@ class Gone:
     """None while old versions are kept until a day."""
     due: str
     seen: Mapping[str, Any]
-    """Reads and training runs of the versions that had the persons."""
+    """Reads, exports and training runs of the versions that had the persons."""
+    elsewhere: tuple[Mapping[str, Any], ...] = ()
+    """Places beside the dataset: ``place``, ``kind``, ``url``, and in how many objects anything was ``found_in``."""
 
     def facts(self) -> dict[str, Any]:
         """Return it as JSON-able data."""
@@ -121,12 +130,20 @@ class Gone:
             lines.append(f"  absent from all of {searched}; the certificate is in {FOLDER}/ of the dataset")
         else:
             lines += [f"  STILL FOUND in {place}" for place in self.certificate["found_in"]]
+        lines += [_line(place) for place in self.elsewhere]
         shared = (self.certificate or {}).get("searched_for", {}).get("image_chunks_that_others_have_too", 0)
         if shared:
             lines.append(f"  {counted(shared, 'image chunk')} of the person also in samples of others: see leaks.json")
         for what, rows in self.seen.items():
             lines += [f"  {what} that had seen the person: {row}" for row in rows]
         return "\n".join(lines)
+
+
+def _line(place: Mapping[str, Any]) -> str:
+    where = f"{place['place']} ({place['kind']}, {place['url']})"
+    if place["found_in"]:
+        return f"  STILL FOUND in {counted(place['found_in'], 'object')} of {where}: delete it, or make it anew"
+    return f"  absent from {where}" if place["kind"] != Kind.GONE else f"  not searched: {where}"
 
 
 def kept_intentions(private: Store) -> list[Intention]:
@@ -136,5 +153,9 @@ def kept_intentions(private: Store) -> list[Intention]:
         if path.endswith(".json") and "/" not in path:
             said = json.loads(private.join(FOLDER).read(path))
             people = tuple(said.pop("people"))
-            found.append(Intention(**{**said, "people": people, "policy": Policy(**said["policy"])}))
+            policy = Policy(**{**said["policy"], "also": tuple(said["policy"].get("also", ()))})
+            places = tuple(Place(p["url"], Kind(p["kind"]), p["told"]) for p in said.pop("places", ()))
+            others = tuple(said.pop("not_searched", ()))
+            made = {**said, "people": people, "policy": policy, "places": places, "not_searched": others}
+            found.append(Intention(**made))
     return found

@@ -6,7 +6,8 @@ no credentials: requests are recorded without their headers, under a hash.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ DAYS: Final = 30
 
 _PIECE = 64 << 20
 _LABEL = "recording.json"
+_ANSWER = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}/(?:\d{6}|answer\.json)")
+_MARKS = "recorded"
+"""Of a private workspace: notes of where its builds recorded."""
 
 
 @dataclass(frozen=True)
@@ -132,15 +136,44 @@ def check_recorded(private: Store, begun: str) -> None:
     current = CURRENT.get()
     if current is None or current.replays:
         return
-    mark = hashlib.sha256(current.url.encode()).hexdigest()[:16]
-    if private.exists(f"recorded/{mark}"):
+    mark = _mark(current.url)
+    if private.exists(mark):
         return
     if next(iter(private.list(begun)), None) is not None:
         raise SpecError(
             f"--record: found that {private.url} holds what an earlier run has read, expected a new dataset: what is "
             "kept is not asked for again, and would be missing in the recording; give another --to"
         )
-    private.put(f"recorded/{mark}", b"")
+    private.put(mark, open_store(current.url).url.encode())
+
+
+def recorded_at(private: Store) -> list[str]:
+    """Return where builds of a dataset recorded, by its private workspace; "" for what an earlier release noted."""
+    return [private.read(path).decode() for path in sorted(private.list(_MARKS))]
+
+
+def is_recording(url: str) -> bool:
+    """Return whether a folder holds a recording."""
+    return open_store(url).exists(_LABEL)
+
+
+def empty_recording(url: str, private: Store, *, before: Callable[[], None]) -> None:
+    """Delete a recording whole, and the note of it; parts of a person's images cannot be told from those of others.
+
+    ``before`` is called ahead of each deletion. What ``record`` did not write into the folder stays.
+    """
+    store = open_store(url)
+    answers = [path for path in store.list() if _ANSWER.fullmatch(path)]
+    for path in (_LABEL, *answers):  # a recording without its label is none, so that nobody replays half of it
+        before()
+        store.delete(path)
+    for path in list(private.list(_MARKS)):
+        if private.read(path) == url.encode():
+            private.delete(path)
+
+
+def _mark(url: str) -> str:
+    return f"{_MARKS}/{hashlib.sha256(url.encode()).hexdigest()[:16]}"
 
 
 def _check_age(url: str) -> None:

@@ -15,12 +15,15 @@ import builder
 from builder.cli.runs import keyed_only
 from builder.deid import resolve_key
 from builder.errors import LayoutError, SpecError
+from builder.library.absence import Needles
 from builder.library.diff import diff
 from builder.library.export import export
 from builder.library.training import record_training
 from builder.library.verify import verify
 from builder.library.versions import open_version
 from builder.plan import CasePlan, assign_buckets
+from builder.planning.left_out import names_file
+from builder.run.elsewhere import Kind, Place, search_places
 from builder.run.gc import collect
 from builder.run.pipeline import build
 from builder.run.withdraw import withdraw
@@ -32,6 +35,7 @@ from tests.synthetic import ct_series, pattern
 
 KEYED = resolve_key("${env:BUILDER_KEY}", {"BUILDER_KEY": KEY})
 WITHDRAWN = r"^withdrawn: "
+CT, MARKED = "  image: \"modality == 'CT'\"", '  leave_out: "{}/marks.txt"'
 PERSONS = int(os.environ.get("BUILDER_WITHDRAW_PERSONS", "10"))
 """Persons of the archive; ``make withdrawals`` takes 200."""
 
@@ -59,7 +63,8 @@ def made(tmp_path_factory) -> Path:
     (folder / "clinical.csv").write_text("\n".join(["id,grade", *rows]) + "\n")
     grade = "grade: {from: grade, type: category, levels: [low, high]}"
     table = f'clinical:\n  - {{url: "{folder / "clinical.csv"}", person_id: id, columns: {{{grade}}}}}\n'
-    spec.write_text(spec.read_text() + table)
+    (folder / "marks.txt").write_bytes(names_file([]))
+    spec.write_text(spec.read_text().replace(CT, f"{CT}\n{MARKED.format(folder)}") + table)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BUILDER_KEY", KEY)
         build(spec, to=folder / "dataset")
@@ -77,6 +82,7 @@ def left(made, tmp_path_factory) -> tuple[Path, Gone]:
     rows = dataset.with_name("dataset.private") / "extracts" / "1.parquet"
     rows.parent.mkdir()
     pq.write_table(pa.table({"mrn": [f"W{n:03d}" for n in range(10)]}), rows)  # what a plan took out of a database
+    (made / "marks.txt").write_bytes(names_file([person(dataset, MERGING)]))  # marked after the dataset was built
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BUILDER_KEY", KEY)
         return dataset, without_sources(made, lambda: gone(dataset, MERGING))
@@ -212,6 +218,7 @@ def test_a_person_stays_away_under_an_alias_and_with_new_series(made, left, tmp_
     ct_series(archive / "other", patient_id="STRANGER", study="stranger", voxels=pattern((8, 32, 32)) + 9)
     (tmp_path / "aliases.csv").write_text(f"id,alias\nW{MERGING:03d},LATER\n")
     text = (made / "spec.yaml").read_text().replace(str(made / "archive"), str(archive))
+    text = text.replace(MARKED.format(made), "")
     aliased = f'persons: {{aliases: "{tmp_path / "aliases.csv"}"}}\ncohort: {{labels: optional, image: "modality'
     spec = tmp_path / "spec.yaml"
     spec.write_text(text.replace('cohort:\n  image: "modality', aliased).replace("== 'CT'\"", "== 'CT'\"}"))
@@ -259,8 +266,15 @@ def test_old_versions_stay_until_their_day(made, tmp_path) -> None:
         builder.open_dataset(now, version=old)
 
 
-def test_reads_exports_and_training_runs_are_listed(left) -> None:
+def test_reads_exports_and_training_runs_are_listed(made, left) -> None:
     outcome = left[1]
+    assert (made / "marks.txt").read_bytes() == names_file([])
+    assert [place["place"] for place in outcome.certificate["elsewhere"]] == [
+        "log of use beside the dataset", "training reports beside the dataset", "cohort.leave_out",
+    ]  # fmt: skip
+    export_of_old = Place(str(left[0].with_name("files")), Kind.EXPORT, "")
+    names = Needles(names=frozenset(names_of(made / "dataset", person(made / "dataset", MERGING))))
+    assert search_places([export_of_old], names)[0][1] > 0
     assert sorted(read.partition(", exported as ")[2] for read in outcome.seen["reads"]) == ["", "webdataset"]
     assert "U-Net" in outcome.seen["training runs"][0]
     assert "U-Net" in outcome.text()

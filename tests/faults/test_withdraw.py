@@ -1,16 +1,23 @@
 """A withdrawal killed at every named step, and continued by the same command."""
 
+import hashlib
+import json
 import shutil
 import signal
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 import builder
-from builder.storage import CRASH_VARIABLE
+from builder.deid import resolve_key
+from builder.planning.left_out import names_file
+from builder.sources.recordings import Recording, check_recorded, recording
+from builder.storage import CRASH_VARIABLE, LocalStore
+from tests.endtoend.trees import KEY
 from tests.faults.builds import RUN, Case, Server, leftovers, tree
 
-OFTEN = ("publish.done:1", "withdraw.version:5")
+OFTEN = ("publish.done:1", "withdraw.version:5", "withdraw.elsewhere:3")
 """Those that CI tries."""
 POINTS = (
     *OFTEN, "copy.case:2", "publish.current:1", "withdraw.private:3", "withdraw.begun:1",
@@ -18,7 +25,8 @@ POINTS = (
     "publish.manifest:1",
     "swap.guarded:1", "withdraw.published:1", "withdraw.needles:1", "withdraw.marked:1",
     "withdraw.version:1", "withdraw.shard:1", "withdraw.shard:7", "withdraw.private:1", "withdraw.private:12",
-    "withdraw.certified:1",
+    "withdraw.certified:1", "withdraw.elsewhere:1", "withdraw.elsewhere:2", "withdraw.elsewhere:4",
+    "withdraw.elsewhere:6", "withdraw.elsewhere:9",
 )  # fmt: skip
 
 
@@ -40,17 +48,65 @@ def test_killed_while_withdrawing(
     assert sum(1 for sample in found if sample["image"].size) in (20, 18)
     assert tree(_finished(case)) == tree(withdrawn)
     assert leftovers(case.target) == []
+    _check_places(undisturbed, case.target.parent)
 
 
 def _copied(server: Server, spec: Path, undisturbed: Path, folder: Path) -> Case:
     for home in (undisturbed, undisturbed.with_name(undisturbed.name + ".private")):
         shutil.copytree(home, folder / home.name)
-    (folder / "who.txt").write_text("W005\n")
-    return Case(server, spec, folder / undisturbed.name)
+    case = Case(server, spec, folder / undisturbed.name)
+    case.target.with_name("who.txt").write_text("W005\n")
+    _fill_places(spec, case)
+    return case
+
+
+def _fill_places(spec: Path, case: Case) -> None:
+    """A recording of the dataset's builds, a reader's cache, and marks; each has the person, and others too."""
+    folder = case.target.parent
+    with recording(record=str(folder / "recording")):
+        check_recorded(LocalStore(case.private), "nothing-read-before")
+    for number, path in enumerate(sorted((spec.parent / "archive").glob("p00[45]/ct/*"))):
+        Recording(str(folder / "recording"), "record").put(("GET", str(number)), path.read_bytes())
+    for _ in builder.open_dataset(case.target, cache=folder / "cache", uses="off"):
+        pass
+    (folder / f"{case.target.name}.leave-out.txt").write_bytes(names_file(_keys(case.target, "W005")[:1]))
+
+
+def _keys(dataset: Path, patient: str) -> list[str]:
+    """The keyed name of a person, and the names of shards that the person is in."""
+    private = dataset.with_name(f"{dataset.name}.private")
+    latest = json.loads((private / "latest.json").read_bytes())
+    rows = pq.read_table(private / latest["inventory"] / "images", columns=["patient_id", "series_uid"]).to_pylist()
+    assert patient in {row["patient_id"] for row in rows}
+    name = resolve_key("${env:BUILDER_KEY}", {"BUILDER_KEY": KEY}).name("patient", "", patient, "north")
+    index = pq.read_table(next(dataset.glob("versions/*/index.parquet")), columns=["person_key", "shard"]).to_pylist()
+    return [name, *sorted({row["shard"] for row in index if row["person_key"] == name})]
+
+
+def _check_places(undisturbed: Path, folder: Path) -> None:
+    """Search every byte beside the dataset for the person's name, files and shards; those of others are there."""
+    person, *shards = _keys(undisturbed, "W005")
+    digests = {path: _digest(path) for path in undisturbed.rglob("data/**/*") if path.is_file()}
+    own = {d for path, d in digests.items() if path.relative_to(undisturbed).parts[1] in shards}
+    own -= {d for path, d in digests.items() if path.relative_to(undisturbed).parts[1] not in shards}
+    cached = {path.name for path in (folder / "cache").rglob("*") if path.is_file()}
+    assert len(own) > 2
+    assert cached
+    assert own.isdisjoint(cached)
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "who.txt"]
+    assert not [p for p in files if own & {_digest(p)} or person.encode() in p.read_bytes()]
+    assert not [p for p in files if b"W005" in p.read_bytes()]
+    assert not list((folder / "recording").rglob("*.json"))
+    assert (folder / f"{undisturbed.name}.leave-out.txt").read_bytes() == names_file([])
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _words(case: Case) -> tuple[str, ...]:
-    return ("withdraw", str(case.target), "--file", str(case.target.with_name("who.txt")), "--reason", "consent")
+    who, cache = (str(case.target.with_name(name)) for name in ("who.txt", "cache"))
+    return ("withdraw", str(case.target), "--file", who, "--reason", "consent", "--also", cache)
 
 
 def _finished(case: Case) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pydicom
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -19,14 +21,17 @@ from pydicom.uid import UID_dictionary
 
 from builder.cli import main
 from builder.errors import LayoutError, MissingExtra, SpecError
+from builder.library.absence import Needles
 from builder.model.keyed import Key
 from builder.release.cleaning import IMPLEMENTATION_UID
 from builder.release.crosswalk import TABLE, seal, unseal
 from builder.run import crosswalk
 from builder.run.crosswalk import look_up
+from builder.run.elsewhere import Kind, clear_places, find_places, search_places
 from builder.run.lease import Lease
 from builder.run.release import release
 from builder.spec.blocks import ReleaseOptions
+from builder.specfile import load_spec
 from builder.storage import LocalStore
 from tests.endtoend.trees import KEY, tree
 from tests.release.test_release import SPEC, objects_of, sources_of, write_person
@@ -276,6 +281,28 @@ def test_without_the_library_or_the_key_nothing_is_read(
     with pytest.raises(SpecError, match=r"release\.crosswalk: environment variable BUILDER_OWN is not set"):
         release(made.spec, to=tmp_path / "out")
     assert [*tmp_path.iterdir()] == []
+
+
+def test_a_person_who_withdraws_leaves_the_crosswalk(made: Released, tmp_path: Path) -> None:
+    """And the release, which cannot be changed, is found to have the person still."""
+    out = tmp_path / "release"
+    for suffix in ("", ".private"):
+        shutil.copytree(made.kept.with_name(f"kept{suffix}"), tmp_path / f"release{suffix}")
+    mine, other = (next((made.archive / str(n)).rglob("*.dcm")) for n in range(PERSONS))
+    objects = [pydicom.dcmread(path, stop_before_pixels=True) for path in (mine, other)]
+    names = [[str(o.PatientID), str(o.SOPInstanceUID), str(o.StudyInstanceUID)] for o in objects]
+    keyed = {look_up(str(out), [n[0]], key="${env:BUILDER_OWN}").pairs[0]["released"] for n in names[:1]}
+    uids = {str(o.SOPInstanceUID) for o in sources_of(made.archive) if o.PatientID == names[0][0]}
+    needles = Needles(frozenset(keyed), uids=frozenset(uids | {names[0][2]}), ids=frozenset({names[0][0]}))
+    private = LocalStore(tmp_path / "private")
+    spec = load_spec(made.spec)
+    places, _ = find_places([LocalStore(tmp_path / "dataset")], private, spec, [str(out)])
+    assert [place.kind for place in places] == [Kind.RELEASE]
+    clear_places(places, needles, private, guard=lambda: None)
+    found = look_up(str(out), [*names[0], *names[1]], key="${env:BUILDER_OWN}")
+    assert found.not_found == (1, 2, 3)
+    assert search_places(places, needles)[0][1] > 0
+    assert tree(out) == tree(made.kept)
 
 
 def test_forgotten_it_is_gone_for_good(made: Released, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import threading
 from pathlib import Path
 
 from builder.errors import SpecError
-from builder.planning.left_out import is_name, names_file, parse_names
+from builder.planning.left_out import is_name, names_file, parse_names, without_names
 from builder.storage import open_store
 
 
@@ -29,7 +29,7 @@ class Marks:
             data = self._read() or names_file(())
             names = parse_names(data, self.place.name)
             if marked != (name in names):
-                self._store.put(self.place.name, _with(data, name) if marked else _without(data, name))
+                self._store.put(self.place.name, _with(data, name) if marked else without_names(data, {name}))
             return self.names()
 
     def _read(self) -> bytes:
@@ -38,9 +38,3 @@ class Marks:
 
 def _with(data: bytes, name: str) -> bytes:
     return data + (b"" if data.endswith(b"\n") else b"\n") + name.encode() + b"\n"
-
-
-def _without(data: bytes, name: str) -> bytes:
-    lines = data.decode().splitlines()
-    kept = [line for line in lines if line.partition("#")[0].strip() != name]
-    return "".join(f"{line}\n" for line in kept).encode()
