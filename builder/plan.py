@@ -1,5 +1,6 @@
 """Spec, cohort and links -> shard plans with fingerprints: what each task will build, before any pixel is read."""
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -8,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from builder.defacers.found import FoundFaces
 from builder.deid import Deid
 from builder.deid.anonymity import Assessment
 from builder.deid.dates import Withheld
@@ -70,6 +72,9 @@ class ImagePlan:
     matrix
         16 numbers, row by row: from LPS mm of its frame of reference to LPS mm of the reference's. Empty where no
         registration places the image.
+    face
+        What is said about its face: the digest of what goes, "" if nothing does, or why it does not leave
+        (``builder.defacers.found``).
     """
 
     name: str
@@ -82,6 +87,7 @@ class ImagePlan:
     is_ct: bool = False
     grid: str = ""
     matrix: tuple[float, ...] = ()
+    face: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,8 @@ class CasePlan:
         The other images of the case.
     labels_on
         Pairs of a label that has objects and the image that it is drawn on, where cases have several images.
+    face
+        Of the image, as of ``ImagePlan``.
     """
 
     case_key: str
@@ -132,6 +140,12 @@ class CasePlan:
     stack_key: str = ""
     partners: tuple[ImagePlan, ...] = ()
     labels_on: tuple[tuple[str, str], ...] = ()
+    face: str = ""
+
+    @property
+    def faces(self) -> tuple[str, ...]:
+        """What is said about the faces of its images, the reference first."""
+        return (self.face, *(partner.face for partner in self.partners))
 
     def of(self, partner: ImagePlan) -> "CasePlan":
         """Return the plan of one of the other images, with the images that are put onto its grid as partners."""
@@ -139,21 +153,25 @@ class CasePlan:
         return replace(
             self, series_key=partner.series_key, stack=partner.stack, frames=partner.frames,
             number_type=partner.number_type, image=partner.name, stack_key=partner.stack_key, partners=others,
+            face=partner.face,
         )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
 class ShardPlan:
-    """One shard to build: its cases in order, and their objects by schema PLANNED."""
+    """One shard to build: its cases in order, their objects by schema PLANNED, and by digest what goes out of heads."""
 
     fingerprint: str
     bucket: str
     cases: tuple[CasePlan, ...]
     objects: pa.Table
+    faces: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     def to_parquet(self) -> bytes:
         """Return one file: the objects, with the rest as metadata. ``parse_shard_plan`` is the inverse."""
-        facts = {"fingerprint": self.fingerprint, "bucket": self.bucket, "cases": [asdict(c) for c in self.cases]}
+        faces = {digest: base64.b64encode(data).decode() for digest, data in self.faces.items()}
+        cases = [asdict(c) for c in self.cases]
+        facts = {"fingerprint": self.fingerprint, "bucket": self.bucket, "cases": cases, "faces": faces}
         table = self.objects.replace_schema_metadata({_PLAN_KEY: canonical_json(facts)})
         return parquet_bytes(table, compression="lz4")
 
@@ -163,7 +181,8 @@ def parse_shard_plan(data: bytes) -> ShardPlan:
     objects = read_parquet(data)
     facts = json.loads(objects.schema.metadata[_PLAN_KEY])
     cases = tuple(_parse_case(case) for case in facts["cases"])
-    return ShardPlan(facts["fingerprint"], facts["bucket"], cases, objects.replace_schema_metadata(None))
+    faces = {digest: base64.b64decode(data) for digest, data in facts.get("faces", {}).items()}
+    return ShardPlan(facts["fingerprint"], facts["bucket"], cases, objects.replace_schema_metadata(None), faces)
 
 
 def _parse_case(case: Mapping[str, Any]) -> CasePlan:
@@ -236,6 +255,8 @@ class DatasetPlan:
         Everybody who was dealt before this version.
     withdrawn
         Everybody who withdrew; nothing of them is in the other tables.
+    faces
+        The heads that were searched, and what people decided about them; private.
     origins
         Where everything used came from, by schema ORIGINS of ``builder.planning.origins``.
     procedures
@@ -264,6 +285,7 @@ class DatasetPlan:
     shared_dates: Mapping[date, Withheld] = field(default_factory=dict, repr=False)
     registry: Registry = field(default_factory=Registry.empty)
     withdrawn: Withdrawn = field(default_factory=Withdrawn)
+    faces: FoundFaces = field(default_factory=FoundFaces, repr=False)
 
     @property
     def cases(self) -> list[CasePlan]:
@@ -310,7 +332,9 @@ def recipe(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
     document = without_locations(spec)
     names = ("seed", "volumes", "deid", "transforms", "samples")
     blocks: dict[str, Any] = {name: document[name] for name in names if name in document}
-    blocks["deid"] = {n: v for n, v in blocks["deid"].items() if n != "anonymity"}  # it changes tables, no voxels
+    # anonymity changes tables, no voxels, and decisions about faces are in the plans of their cases
+    apart = ("anonymity", "face_review", "face_decisions")
+    blocks["deid"] = {n: v for n, v in blocks["deid"].items() if n not in apart}
     # as text, because canonical JSON sorts keys, and the order of labels and structures is that of channels and decides
     # which structure wins where two overlap
     blocks |= {name: json.dumps(document[name]) for name in ("labels", "consensus") if name in document}
@@ -363,10 +387,14 @@ def shard_fingerprint(recipe_document: Mapping[str, Any], cases: Sequence[CasePl
         + ([json.dumps([r[name] for name in stated])] if r["layout"] else [])
         for r in objects.select([*names, *stated]).to_pylist()
     )
+    partners = {case.case_key: [asdict(image) for image in case.partners] for case in cases}
+    for image in (image for images in partners.values() for image in images):
+        del image["face"]  # named with the face of the reference
     named = [
         [case.case_key, case.person_key, *([case.frames] if case.frames else [])]
         + ([case.number_type] if case.number_type else [])
-        + ([[asdict(image) for image in case.partners], case.labels_on] if case.partners else [])
+        + ([partners[case.case_key], case.labels_on] if case.partners else [])
+        + ([list(case.faces)] if any(case.faces) else [])
         for case in cases
     ]
     return fingerprint(recipe_document, named, rows)

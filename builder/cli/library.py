@@ -155,16 +155,18 @@ def view(
 ) -> None:
     """Look at the samples in the browser, with masks, and mark those to leave out (cohort.leave_out of a spec).
 
-    With the folder of a release that find-text searched: its images that may show text, to decide about each.
+    With the folder of a release that find-text searched: its images that may show text, to decide about each. With
+    one whose plan searched for faces, until nothing waits: its heads.
     """
-    from builder.library.textqueue import open_queue, serve_queue
     from builder.library.view import open_view
     from builder.library.view.server import Loopback
+    from builder.library.waiting import open_heads, open_queue, serve_queue
 
-    queue = open_queue(dataset)
+    queue, heads = open_queue(dataset), open_heads(dataset)
     server: Loopback
-    if queue is not None:
-        server, written = serve_queue(queue, port=port), f"decisions go to {queue.place}"
+    if queue is not None or heads is not None:
+        places = [one.place for one in (queue, heads) if one is not None]
+        server, written = serve_queue(queue, heads, port=port), f"decisions go to {' and '.join(places)}"
     else:
         samples = open_view(dataset, leave_out=leave_out, port=port)
         server, written = samples, f"marks go to {samples.marks.place}"

@@ -10,6 +10,7 @@ from builder.defacers.brain import brain_of
 from builder.defacers.cells import NOTHING, Bools, Cells, cells_of, covering
 from builder.defacers.defacer import DefacerBlock
 from builder.defacers.heads import Head, Scene, Verdict, face_band, find_head
+from builder.defacers.removal import Removal
 from builder.errors import CaseError, Reason
 from builder.model.case import Annotation, Boxes, Landmarks, Mask, Volume
 from builder.model.geometry import Geometry
@@ -26,10 +27,12 @@ LEAST_EXTENT_MM: Final = 30.0
 
 @dataclass(frozen=True, eq=False)
 class Defacing:
-    """What goes out of an image and its like in the same frame of reference.
+    """What an image shows, and what goes out of it and its like in the same frame of reference.
 
     Parameters
     ----------
+    scene
+        The image on cells; None if it is too thin to be looked at.
     gone
         Cells to take out; none unless the verdict says that a face is shown.
     surface
@@ -38,51 +41,46 @@ class Defacing:
         The brain, of which nothing goes.
     figures
         Those of the verdict, and ``removed``: share of the open face side that goes.
+    doubt
+        Why nobody can say that no face is left; "" if nothing is doubtful.
     """
 
     verdict: Verdict
+    scene: Scene | None = None
     gone: Cells = NOTHING
     surface: Cells = NOTHING
     brain: Cells = NOTHING
     figures: Mapping[str, float] = field(default_factory=dict)
+    doubt: str = ""
 
 
 def find_face(volume: Volume, method: DefacerBlock, *, told: bool) -> Defacing:
     """Judge an image and choose what goes. ``told``: its header calls it an image of the head.
 
-    Raises
-    ------
-    CaseError
-        FACE_SHOWN if the header says head and none is found, so that nobody knows what it shows, or if too little of
-        the face side would go.
+    It is doubtful if the header says head and none is found, so that nobody knows what it shows, or if too little of
+    the face side would go.
     """
     extents = [n * mm for n, mm in zip(volume.geometry.shape, volume.geometry.spacing_mm, strict=True)]
     if min(extents) < LEAST_EXTENT_MM and not told:
         return Defacing(Verdict.NO_HEAD)
     found = find_head(volume, told=told)
     if found.verdict == Verdict.NO_HEAD and told:
-        raise CaseError(
-            Reason.FACE_SHOWN,
-            "found an image that its header calls one of the head, and no head in it, expected one: whether it shows "
-            "a face is not known; look at it, and leave it out or keep faces",
-        )
+        doubt = "its header calls it an image of the head, and no head was found in it"
+        return Defacing(found.verdict, found.scene, figures=found.figures, doubt=doubt)
     if found.verdict != Verdict.FACE or found.head is None:
-        return Defacing(found.verdict, figures=found.figures)
+        return Defacing(found.verdict, found.scene, figures=found.figures)
     scene = found.scene
     brain = brain_of(scene, found.head)
     gone = method(scene, found.head, brain) & ~brain
     removed = _removed(scene, found.head, gone)
-    if removed < LEAST_REMOVED:
-        raise CaseError(
-            Reason.FACE_SHOWN,
-            f"found that {removed:.0%} of the face side would be taken out, expected at least {LEAST_REMOVED:.0%}",
-        )
+    few = removed < LEAST_REMOVED
+    doubt = f"{removed:.0%} of its face side would go, expected at least {LEAST_REMOVED:.0%}" if few else ""
     figures = {**found.figures, "removed": round(removed, 4)}
     cells, skin, inner = (Cells(scene.start, part) for part in (gone, gone & scene.body & scene.skin, brain))
-    return Defacing(found.verdict, cells, skin, inner, figures)
+    return Defacing(found.verdict, scene, cells, skin, inner, figures, doubt)
 
 
-def without_face(volume: Volume, found: Defacing, annotations: Iterable[Annotation]) -> Volume:
+def without_face(volume: Volume, removal: Removal, annotations: Iterable[Annotation]) -> Volume:
     """Return the volume with air where the face was. Voxels of labels stay as they are.
 
     In each slice the smallest value that stays is that of air.
@@ -92,17 +90,17 @@ def without_face(volume: Volume, found: Defacing, annotations: Iterable[Annotati
     CaseError
         FACE_SHOWN if labels cover so much of the face's surface that it could still be recognised.
     """
-    if not found.gone.held.any():
-        return volume
     kept = drawn(annotations, volume.geometry)
-    surface = found.surface.within(volume.geometry)
+    surface = removal.surface_in(volume.geometry)
     if (surface & kept).sum() > MOST_KEPT * surface.sum():
         raise CaseError(
             Reason.FACE_SHOWN,
             f"found labels over {(surface & kept).sum() / surface.sum():.0%} of the face's surface, expected at most "
             f"{MOST_KEPT:.0%}: an outline of the whole body, say, keeps the face; leave that label out",
         )
-    gone = found.gone.within(volume.geometry) & ~kept
+    gone = removal.gone_in(volume.geometry) & ~kept
+    if not gone.any():
+        return volume
     voxels = volume.voxels.copy()
     for channel in voxels:
         emptied(channel, gone)

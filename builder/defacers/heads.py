@@ -26,6 +26,10 @@ SHOWN: Final = 0.25
 """Share of the face side that must lie open for a face to be shown."""
 RECESSED: Final = 0.24
 """A surface so far behind the front of the head, in depths of the head, is no face: it was cut off."""
+FLAT: Final = 0.65
+"""A face side of which so much lies in one plane is no face: it was cut off. Nose, eyes and mouth lie in none."""
+_REACHES: Final = (8.0, 4.0, 2.0, 1.0, 1.0, 1.0)
+"""Cells from a plane, nearer with each fit."""
 ENCLOSED: Final = 0.75
 """Share of the inside of a head's section that bone surrounds on all four sides."""
 SKIN_MM: Final = 6.0
@@ -125,7 +129,8 @@ class Found:
     head: Head | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
     """``width_mm``, ``depth_mm`` and ``height_mm`` of the head; ``bone``: share of its inside that bone surrounds (CT);
-    ``face_side``: share of the face side that lies open and is not cut back."""
+    ``face_side``: share of the face side that lies open and is not cut back; ``flat``: share of that which lies in
+    one plane."""
 
 
 def find_head(volume: Volume, *, told: bool = False) -> Found:
@@ -148,9 +153,10 @@ def find_head(volume: Volume, *, told: bool = False) -> Found:
         is_head = head.whole_top or told
     if not is_head:
         return Found(Verdict.NO_HEAD, scene, None, figures)
-    shown = face_side(scene, head)
-    figures["face_side"] = round(shown, 3)
-    return Found(Verdict.FACE if shown >= SHOWN else Verdict.FACELESS, scene, head, figures)
+    shown, flat = face_side(scene, head)
+    figures |= {"face_side": round(shown, 3), "flat": round(flat, 3)}
+    is_face = shown >= SHOWN and flat < FLAT
+    return Found(Verdict.FACE if is_face else Verdict.FACELESS, scene, head, figures)
 
 
 def scene_of(volume: Volume) -> Scene:
@@ -182,23 +188,37 @@ def depth_mm(outside: Bools) -> NDArray[np.float64]:
     return np.asarray(ndimage.distance_transform_edt(~outside) * CELL_MM)
 
 
-def face_side(scene: Scene, head: Head) -> float:
-    """Return the share of the face side that lies open: columns from front to back that meet skin after air.
+def face_side(scene: Scene, head: Head) -> tuple[float, float]:
+    """Return the share of the face side that lies open, and how much of that is flat.
 
-    The face side is as wide as half the depth of the head and reaches from half a depth below the top to 1.1 depths;
-    where the top is cut off, from there on.
+    Open are columns from front to back that meet skin after air. The face side is as wide as half the depth of the head
+    and reaches from half a depth below the top to 1.1 depths; where the top is cut off, from there on.
     """
     high, low = face_band(head)
     half = int(0.22 * head.depth)
     left, right = max(0, head.middle - half), head.middle + half + 1
     body, outside = (part[max(0, low) : high, :, left:right] for part in (scene.body, scene.outside))
     if not body.size:
-        return 0.0
+        return 0.0, 0.0
     first = np.where(body.any(axis=1), body.argmax(axis=1), body.shape[1])
     before = np.maximum(first - 1, 0)
     open_ = np.take_along_axis(outside, before[:, None, :], axis=1)[:, 0, :] & (first > 0)
     found = open_ & (first <= head.front + RECESSED * head.depth)
-    return float(found.sum() / ((high - low) * (2 * half + 1)))
+    return float(found.sum() / ((high - low) * (2 * half + 1))), _flat(first, found)
+
+
+def _flat(first: NDArray[np.int64], found: Bools) -> float:
+    """Return the share of the surface (z, x) of some columns that lies in one plane, as after a cut."""
+    z, x = np.nonzero(found)
+    depth = first[found].astype(np.float64)
+    terms = np.stack([np.ones(z.size), z, x], axis=1)
+    near = np.ones(z.size, np.bool_)
+    for reach in _REACHES:  # each time nearer to the plane of those that were near before
+        if near.sum() < 10:
+            return 0.0
+        away = abs(depth - terms @ np.linalg.lstsq(terms[near], depth[near], rcond=None)[0])
+        near = away <= reach
+    return float(near.mean())
 
 
 def face_band(head: Head) -> tuple[int, int]:

@@ -112,6 +112,12 @@ class Deid(BaseModel):
         every image that shows a face or may show one, ``remove`` takes them out of the voxels before any transform.
     defacer
         What of a head is taken out.
+    face_review
+        Which images of heads wait for a person: ``none``, those that are ``doubtful``, or ``all``. Without a decision
+        doubtful ones are left out.
+    face_decisions
+        Private table of what people decided about heads (``uid,decision``); without it the one that ``builder view``
+        writes.
     anonymity
         What the released quasi-identifiers must satisfy, and what happens where they do not.
     """
@@ -139,6 +145,8 @@ class Deid(BaseModel):
     reviewed: tuple[str, ...] = ()
     faces: Literal["keep", "refuse", "remove"] = "keep"
     defacer: AnyDefacer = Surface()
+    face_review: Literal["none", "doubtful", "all"] = "none"
+    face_decisions: str | None = Field(default=None, min_length=1)
     anonymity: Anonymity = Anonymity()
 
     def __hash__(self) -> int:

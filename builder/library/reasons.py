@@ -215,7 +215,7 @@ _TEXTS: Mapping[Reason, tuple[str, str]] = {
     ),
     Reason.FACE_SHOWN: (
         "An image of a head whose face may be recognised, where the spec refuses or removes faces.",
-        "Look at the image; with `deid.faces: remove` leave out labels that cover the face, or leave out the series.",
+        "Look at its picture in `builder view`, and decide; leave out labels that cover the face, or the series.",
     ),
     Reason.NO_SAMPLES: (
         "No sample could be cut from the case, for example because no patch holds enough of a label.",

@@ -50,7 +50,10 @@ PRIVATE_SOURCE_FIELDS = ("polite",)
 PRIVATE_RELEASE_FIELDS = ("crosswalk",)
 """What a private file is made by, and nothing that is published."""
 
-LOCATION_FIELDS = ("url", "aliases", "previous", "review", "transform_files", "leave_out", "decisions", "devices")
+LOCATION_FIELDS = (
+    "url", "aliases", "previous", "review", "transform_files", "leave_out", "decisions", "devices",
+    "face_decisions",
+)  # fmt: skip
 """Fields that say where something lies. The reference to the key says so too: a file's path is withheld, and neither
 path nor variable enters a fingerprint (a check value of the key itself does)."""
 

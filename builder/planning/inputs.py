@@ -1,9 +1,12 @@
 """Define the inputs of a plan."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
+from builder.defacers.found import FoundFaces
 from builder.model.keyed import Key
 from builder.planning.inventory import Inventory, Survey
 from builder.protocols import Progress
@@ -33,6 +36,8 @@ class PlanInputs:
         What the archive holds, and its stacks under the spec's geometry policy.
     progress
         Called for every stage.
+    faces
+        Given the cohort, looks for faces in its images; finds none where faces stay.
     registry, withdrawn
         Who was dealt before, and who withdrew; ``builder.planning.withdrawn.with_history`` reads both.
     """
@@ -45,5 +50,6 @@ class PlanInputs:
     inventory: Inventory
     survey: Survey
     progress: Progress
+    faces: Callable[[pa.Table], FoundFaces] = lambda _: FoundFaces()
     registry: Registry = field(default_factory=Registry.empty)
     withdrawn: Withdrawn = field(default_factory=Withdrawn)

@@ -1,4 +1,7 @@
-"""Turn an inventory into a frozen plan: persons, clinical rows, cohort, links, splits, shards. Decode nothing."""
+"""Turn an inventory into a frozen plan: persons, clinical rows, cohort, links, splits, shards.
+
+Nothing is decoded but heads, where faces must not leave.
+"""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -80,7 +83,9 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
     splits = deal(spec, cohort, persons, together=together, registry=registry)
     # Pixels of some makers are read in their own way, whether or not the makers' names may leave.
     made = cohort.set_column(cohort.schema.get_field_index("manufacturer"), "manufacturer", makers)
-    store, shards = write_shard_plans(inputs, made, document, links=links, annotations=annotations)
+    faces = inputs.faces(made)
+    assert faces.faces == spec.deid.faces  # otherwise faces would stay that nobody looked for
+    store, shards = write_shard_plans(inputs, made, document, links=links, annotations=annotations, faces=faces)
     plan = DatasetPlan(
         url=store.url,
         spec=spec,
@@ -93,7 +98,7 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
         annotations=table.select(INSTANCES.names),
         clinical=clinical.reports,
         shards=shards,
-        lock={**environment_lock(document), **absent.lock, **clinical.lock},
+        lock={**environment_lock(document), **absent.lock, **clinical.lock, **faces.lock},
         origins=origins,
         procedures=map_procedures(spec.catalog.playbook, cohort, inventory, private),
         structures=map_structures(spec.labels, pa.concat_tables([links, passed]), table, private),
@@ -102,6 +107,7 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
         withdrawn=_with_types(inputs.withdrawn, shards),
         anonymity=anonymity,
         shared_dates=clinical.shared,
+        faces=faces,
     )
     used = {*links.column("annotation").to_pylist(), *passed.column("annotation").to_pylist()}
     absences = [f"cohort: {left_out_line(cohort, absent)}"] if absent.names else []

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from builder.decode.format import NATIVE
+from builder.defacers.found import FoundFaces
 from builder.errors import SpecError, counted
 from builder.imaging.pixels.types import common_type
 from builder.model.canonical import fingerprint
@@ -63,7 +64,13 @@ class _Chosen:
 
 
 def write_shard_plans(
-    inputs: PlanInputs, cohort: pa.Table, document: Mapping[str, Any], *, links: pa.Table, annotations: Annotations
+    inputs: PlanInputs,
+    cohort: pa.Table,
+    document: Mapping[str, Any],
+    *,
+    links: pa.Table,
+    annotations: Annotations,
+    faces: FoundFaces,
 ) -> tuple[Store, tuple[ShardSummary, ...]]:
     """Assign the included cases to shards and write one plan file per shard; return their store and summaries.
 
@@ -71,19 +78,25 @@ def write_shard_plans(
     ----------
     document
         What shards are named by beside their cases, from ``builder.plan.recipe``.
+    faces
+        What goes out of the images that show one.
     """
     spec, key = inputs.spec, inputs.key
     chosen = _chosen(spec, cohort)
     objects = _objects(inputs, chosen, links=rows_of(links, LinkRow), annotations=annotations)
     types = _number_types(spec, chosen, before=inputs.withdrawn.number_types)
     ct = {name for name in spec.cohort.members if _modalities(chosen, name) == {"CT"}}
-    cases = [_case_plan(spec, case, objects.of(case.reference.case_key), types, ct) for case in chosen]
+    cases = [
+        _with_faces(_case_plan(spec, case, objects.of(case.reference.case_key), types, ct), case, faces)
+        for case in chosen
+    ]
     most_bytes = int(spec.shards.target_mib * 2**20)
     buckets = assign_buckets(cases, key=key, most_cases=spec.shards.cases, most_bytes=most_bytes)
     plans = []
     for bucket, held in buckets.items():
         table = objects.numbered([case.case_key for case in held])
-        plans.append(ShardPlan(shard_fingerprint(document, held, table), bucket, tuple(held), table))
+        gone = {face: faces.removals[face] for case in held for face in case.faces if face in faces.removals}
+        plans.append(ShardPlan(shard_fingerprint(document, held, table), bucket, tuple(held), table, gone))
     # in the order of the spec, which sorting the keys would lose
     text = spec.model_dump_json(by_alias=True).encode()
     store = inputs.private.join(PLAN, fingerprint([p.fingerprint for p in plans], text))
@@ -295,6 +308,12 @@ def _case_plan(
         ),
         labels_on=chosen.labels_on,
     )
+
+
+def _with_faces(case: CasePlan, chosen: _Chosen, faces: FoundFaces) -> CasePlan:
+    """Return a case with what is said about the faces of its images."""
+    partners = tuple(replace(p, face=faces.of(p.stack_key)) for p in case.partners)
+    return replace(case, face=faces.of(chosen.reference.stack_key), partners=partners)
 
 
 def _sample_bytes(spec: DatasetSpec, stacks: Mapping[str, IncludedStack], lead: str, images: Sequence[str]) -> int:

@@ -80,7 +80,13 @@ def check_plan(plan: DatasetPlan, *, hints: Sequence[str] = ()) -> None:
 
 def plan_faults(plan: DatasetPlan) -> tuple[str, ...]:
     """Return why nothing could be published from a plan; empty if something could."""
-    return _empty(plan.spec, plan.cohort.num_rows, len(plan.cases), plan.splits["split"].to_pylist())
+    waiting = plan.faces.waiting
+    faces = (
+        f"{counted(waiting, 'image of a head waits', 'images of heads wait')} for a person's decision "
+        "(deid.face_review): builder view shows them",
+    )
+    empty = _empty(plan.spec, plan.cohort.num_rows, len(plan.cases), plan.splits["split"].to_pylist())
+    return (*empty, *(faces if waiting else ()))
 
 
 def check_build(plan: DatasetPlan, lost: Sequence[Loss], index: pa.Table, *, unlisted: int = 0, alike: int = 0) -> None:

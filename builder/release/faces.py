@@ -1,88 +1,67 @@
-"""Faces in the heads of one person: found in whole volumes, before any object of the person is written."""
+"""Faces taken out of the images of one person: what the search before the plan found, less what labels draw there."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from pydicom import Dataset
 
 from builder.decode.format import BIG_ENDIAN, PixelFormat, pixel_format
-from builder.defacers.cells import CELL_MM, NOTHING, Bools, Cells, united, without
-from builder.defacers.defacing import MOST_KEPT, Defacing, emptied, find_face
-from builder.defacers.heads import Verdict
-from builder.deid.pixels import shows_face
+from builder.defacers.cells import CELL_MM, NOTHING, Bools, Cells, united
+from builder.defacers.defacing import MOST_KEPT, emptied
+from builder.defacers.found import check_face
+from builder.defacers.removal import Removal, parse_removal
 from builder.errors import CaseError, Reason
 from builder.headers.boundary import elements_as
 from builder.imaging.multiframe import functional_group
-from builder.imaging.stacks.axes import stacks_for
-from builder.imaging.stacks.options import admit
-from builder.imaging.volume import assemble
 from builder.model.geometry import Geometry
 from builder.release.blanking import rewrite
-from builder.spec import DatasetSpec
 
-WITH_FACES = ("CT", "MR", "PT")
 DRAWING = ("SEG", "RTSTRUCT")
 """Kinds of objects whose structures stay in the images."""
 Read = Callable[[Mapping[str, Any]], Dataset]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Faces:
-    """By keyed stack: what goes out of its images, and why a stack cannot leave."""
+    """By what the plan says of an image: what goes out of it. What labels draw stays."""
 
-    gone: Mapping[str, Cells] = field(default_factory=dict)
-    failed: Mapping[str, CaseError] = field(default_factory=dict)
+    removals: Mapping[str, Removal] = field(default_factory=dict)
+    drawn: Cells = NOTHING
 
-    def out_of(self, stack: str) -> Cells:
-        """Return what goes out of the images of a stack. Raises CaseError FACE_SHOWN."""
-        if stack in self.failed:
-            raise self.failed[stack]
-        return self.gone.get(stack, NOTHING)
+    def take_out_of(self, clean: Dataset, face: str) -> bool:
+        """Take the face out of an image, in place; return whether any pixel changed.
+
+        Raises
+        ------
+        CaseError
+            FACE_SHOWN if the plan says that it does not leave, or labels cover its face.
+        """
+        check_face(face)
+        if not face:
+            return False
+        removal = self.removals[face]
+        if removal.kept_by(self.drawn) > MOST_KEPT:
+            detail = "found labels over the surface of a face, expected it free of them: leave their objects out"
+            raise CaseError(Reason.FACE_SHOWN, detail)
+        return take_out(clean, removal, self.drawn)
 
 
-def faces_of(images: pa.Table, labels: Sequence[Mapping[str, Any]], spec: DatasetSpec, read: Read) -> Faces:
-    """Find the faces of a person; nothing where ``deid.faces`` is keep.
+def faces_of(removals: Mapping[str, bytes], labels: Sequence[Mapping[str, Any]], read: Read) -> Faces:
+    """Return what goes out of the images of a person.
 
-    ``images`` are the rows of the images, with their keyed ``stack``, ``labels`` those of objects of ``DRAWING``, and
-    ``read`` reads an object. All images of one frame
-    of reference lose the same cells, without those of the brain in any of them and of the labels drawn there.
+    ``removals`` is what the plan names by digest, ``labels`` are rows of objects of ``DRAWING``, which
+    ``read`` reads.
     """
-    if spec.deid.faces == "keep":
+    if not removals:
         return Faces()
-    found: dict[str, tuple[str, Defacing]] = {}
-    failed: dict[str, CaseError] = {}
-    for stack, frame, rows in _stacks(images):
-        try:
-            for one in _found(rows, spec, read):
-                before = found.get(stack, (frame, one))[1]
-                found[stack] = (frame, one if one.verdict == Verdict.FACE else before)
-        except CaseError as error:
-            failed[stack] = error
-    if spec.deid.faces == "refuse":
-        open_ = [stack for stack, (_, one) in found.items() if one.verdict == Verdict.FACE]
-        refusal = CaseError(Reason.FACE_SHOWN, "found a head whose face is open, expected none (deid.faces: refuse)")
-        return Faces({}, failed | dict.fromkeys(open_, refusal))
-    shown = any(one.verdict == Verdict.FACE for _, one in found.values())
-    drawn = united(_drawn(row, read) for row in labels) if shown else NOTHING
-    gone: dict[str, Cells] = {}
-    for frame in sorted({frame for frame, _ in found.values()}):
-        parts = {stack: one for stack, (own, one) in found.items() if own == frame}
-        kept = united([*(one.brain for one in parts.values()), drawn])
-        cells = without(united(one.gone for one in parts.values()), kept)
-        for stack, one in parts.items():
-            gone[stack] = cells
-            surface = int(one.surface.held.sum())
-            if surface and int(without(one.surface, drawn).held.sum()) < (1 - MOST_KEPT) * surface:
-                detail = "found labels over the surface of a face, expected it free of them: leave their objects out"
-                failed[stack] = CaseError(Reason.FACE_SHOWN, detail)
-    return Faces(gone, failed)
+    parsed = {digest: parse_removal(data) for digest, data in removals.items()}
+    return Faces(parsed, united(_drawn(row, read) for row in labels))
 
 
-def take_out(clean: Dataset, cells: Cells) -> bool:
+def take_out(clean: Dataset, removal: Removal, drawn: Cells) -> bool:
     """Give the pixels of an image whose centres lie in some cells the smallest value of their frame, in place.
 
     No other pixel changes, and an image without such pixels stays as it is. Return whether any changed.
@@ -92,36 +71,15 @@ def take_out(clean: Dataset, cells: Cells) -> bool:
     CaseError
         FACE_SHOWN if the image says not where it lies, or its pixels cannot be changed.
     """
-    if not cells.held.any():
-        return False
     form = pixel_format(clean)
     if form.samples != 1 or form.syntax == BIG_ENDIAN or form.bits_allocated not in (8, 16):
         raise CaseError(Reason.FACE_SHOWN, "found pixels of a head that cannot be changed, expected 8 or 16 bits")
-    gone = np.stack([cells.within(grid)[0] for grid in _grids(clean, form)])
+    gone = np.stack([removal.gone_in(grid)[0] & ~drawn.within(grid)[0] for grid in _grids(clean, form)])
     if not gone.any():
         return False
 
     rewrite(clean, form, lambda frames, _: emptied(frames, gone))
     return True
-
-
-def _stacks(images: pa.Table) -> Iterator[tuple[str, str, pa.Table]]:
-    """Yield the keyed name, the frame of reference and the rows of each stack that may show a face."""
-    names = images.column("stack").to_pylist()
-    for stack in sorted({name for name in names if name}):
-        rows = images.filter(pa.array([name == stack for name in names]))
-        first = rows.slice(0, 1).to_pylist()[0]
-        if first["modality"] in WITH_FACES:
-            frame = first["frame_of_reference_uid"]
-            yield stack, f"{first['study_uid']} {frame}" if frame else stack, rows
-
-
-def _found(rows: pa.Table, spec: DatasetSpec, read: Read) -> Iterator[Defacing]:
-    datasets = [read(row) for row in rows.to_pylist()]
-    told = any(shows_face(dataset) for dataset in datasets)
-    for stack in stacks_for(rows, spec.volumes):
-        for part in admit(stack, spec.volumes):
-            yield find_face(assemble(part, datasets, spec.volumes), spec.deid.defacer, told=told)
 
 
 def _grids(source: Dataset, form: PixelFormat) -> Iterator[Geometry]:

@@ -1,5 +1,6 @@
 """Which objects leave: the images of the cohort, and the objects that annotate or plan on them, person by person."""
 
+import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from builder.defacers.found import FoundFaces
 from builder.deid import Deid
 from builder.deid.values import shift_of
 from builder.model.canonical import canonical_json, fingerprint
@@ -49,12 +51,13 @@ UNIT = pa.schema(
         pa.field("shift_days", pa.int32()),
         pa.field("boxes", pa.list_(pa.list_(pa.int32()))),
         pa.field("found", pa.list_(pa.list_(pa.int32()))),
+        pa.field("face", pa.string()),
         *INSTANCES,
     ]
 )
 """Objects of a person: INSTANCES rows with the role, the keyed stack of an image, the days by which dates move, and the
 rectangles that somebody decided to blank (null where nobody decided about an image) and in which text was found (null
-where an image was not searched)."""
+where an image was not searched). ``face`` is what is said about an image's face, as in ``builder.plan``."""
 _FACTS = b"release_unit"
 
 
@@ -65,10 +68,13 @@ class Unit:
     name: str
     person: str
     objects: pa.Table
+    faces: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """What goes out of images that show a face, by digest."""
 
     def to_parquet(self) -> bytes:
         """Return one file; ``parse_unit`` is the inverse."""
-        facts = canonical_json({"name": self.name, "person": self.person})
+        faces = {digest: base64.b64encode(data).decode() for digest, data in self.faces.items()}
+        facts = canonical_json({"name": self.name, "person": self.person, "faces": faces})
         return parquet_bytes(self.objects.replace_schema_metadata({_FACTS: facts}), compression="lz4")
 
 
@@ -76,7 +82,8 @@ def parse_unit(data: bytes) -> Unit:
     """Read a unit that ``Unit.to_parquet`` wrote."""
     table = read_parquet(data)
     facts = json.loads(table.schema.metadata[_FACTS])
-    return Unit(facts["name"], facts["person"], table.replace_schema_metadata(None))
+    faces = {digest: base64.b64decode(data) for digest, data in facts["faces"].items()}
+    return Unit(facts["name"], facts["person"], table.replace_schema_metadata(None), faces)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +101,8 @@ class Wanted:
     """Digest of the rules of devices; "" without ``release.text``."""
     found: Mapping[str, tuple[Box, ...]] = field(default_factory=dict, repr=False)
     """Rectangles with text by SOP Instance UID, none where an image was searched in vain."""
+    faces: FoundFaces = field(default_factory=FoundFaces, repr=False)
+    """What goes out of images that show a face."""
 
 
 def choose_objects(
@@ -115,6 +124,7 @@ def choose_objects(
         for row in rows:
             row["boxes"] = decisions.of(row) if row["role"] == IMAGE else None
             row["found"] = wanted.found.get(row["sop_instance_uid"]) if row["role"] == IMAGE else None
+            row["face"] = wanted.faces.of(row["stack"]) if row["role"] == IMAGE else ""
     return sorted(
         (_unit(wanted, who, rows, shifts) for who, rows in images.items() if rows), key=lambda unit: unit.name
     )
@@ -244,7 +254,14 @@ def _unit(wanted: Wanted, person: str, rows: Rows, shifts: _Shifts) -> Unit:
     table = pa.Table.from_pylist(ordered, schema=UNIT)
     names = ("role", "stack", "shift_days", "boxes", "sop_instance_uid", "header_sha256", "content_sha256", "size")
     inputs = [table.column(name).to_pylist() for name in (*names, *(["found"] if wanted.devices else []))]
-    return Unit(fingerprint(recipe(wanted), person, inputs), person, table)
+    said = table.column("face").to_pylist()
+    inputs += [said] if any(said) else []
+    faces = {face: wanted.faces.removals[face] for face in sorted(set(said)) if face in wanted.faces.removals}
+    return Unit(fingerprint(recipe(wanted), person, inputs), person, table, faces)
+
+
+_APART = {"patient_key", "text", "anonymity", "faces", "defacer", "face_review", "face_decisions"}
+"""Options of ``deid`` that the bytes of an object do not follow, or that its row says the outcome of."""
 
 
 def recipe(wanted: Wanted) -> dict[str, object]:
@@ -254,7 +271,7 @@ def recipe(wanted: Wanted) -> dict[str, object]:
         "release": VERSION,
         "deid": deid.VERSION,
         "key": key_check(wanted.key),
-        "options": deid.model_dump(mode="json", exclude={"patient_key", "text", "anonymity", "faces", "defacer"}),
+        "options": deid.model_dump(mode="json", exclude=_APART),
         "age_bands": deid.anonymity.age_bands is not None,
         "block": release.model_dump(mode="json", exclude={"decisions", "undecided", "crosswalk", "text"}),
         "words": list(wanted.words),

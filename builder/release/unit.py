@@ -11,7 +11,6 @@ from os import environ
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydicom import Dataset, dcmwrite
 from pydicom.config import disable_value_validation
 
@@ -27,7 +26,7 @@ from builder.model.canonical import canonical_json
 from builder.release.blanking import blank_pixels
 from builder.release.cleaning import Rules, Whose, clean_object, state_blanked, state_defaced, texts_in
 from builder.release.devices import unpack_devices
-from builder.release.faces import DRAWING, Faces, faces_of, take_out
+from builder.release.faces import DRAWING, Faces, faces_of
 from builder.release.labels import keep_labels
 from builder.release.objects import IMAGE, Near, Unit, kind_of, parse_unit
 from builder.release.references import Released, prune
@@ -247,11 +246,10 @@ class _Writer:
             return NOTHING_KNOWN  # the object fails again when it is to be written, and is then accounted for
 
     def _faces(self, unit: Unit) -> Faces:
-        """Find the faces of the person's heads."""
+        """Return what goes out of the person's heads."""
         rows = unit.objects.to_pylist()
         drawing = [row for row in rows if row["role"] != IMAGE and kind_of(row["sop_class_uid"]) in DRAWING]
-        images = unit.objects.filter(pc.equal(unit.objects["role"], IMAGE))
-        return faces_of(images, drawing, self.spec, self._read)
+        return faces_of(unit.faces, drawing, self._read)
 
     def _read(self, row: Mapping[str, Any]) -> Dataset:
         return parse_instance(read_object(Listed.of(row), self.sources))
@@ -273,7 +271,7 @@ class _Writer:
             blanked = blank_pixels(clean, verdict)
             if blanked:
                 state_blanked(clean)
-            defaced = row["role"] == IMAGE and take_out(clean, faces.out_of(row["stack"]))
+            defaced = row["role"] == IMAGE and faces.take_out_of(clean, row["face"])
             if defaced:
                 state_defaced(clean)
             pruned = prune(clean, released)
@@ -354,13 +352,7 @@ def encoded(objects: pa.Table) -> bool:
     return any(syntax not in NATIVE for syntax in objects.column("transfer_syntax_uid").to_pylist())
 
 
-def peak_bytes(objects: pa.Table, *, faces: bool = False) -> int:
-    """Return the projected memory of a unit: the largest object as read, parsed and written, and all index rows.
-
-    Where faces are looked for, also the largest stack as read, decoded and on cells.
-    """
+def peak_bytes(objects: pa.Table) -> int:
+    """Return the projected memory of a unit: the largest object as read, parsed and written, and all index rows."""
     sizes = objects.column("size").to_pylist()
-    stacks: Counter[str] = Counter()
-    for stack, size in zip(objects.column("stack").to_pylist(), sizes, strict=True):
-        stacks[stack] += size if stack else 0
-    return (4 * max(sizes, default=0)) + 4096 * len(sizes) + (6 * max(stacks.values(), default=0) if faces else 0)
+    return (4 * max(sizes, default=0)) + 4096 * len(sizes)

@@ -20,6 +20,7 @@ from builder.model.layout import CURRENT, parse_current
 from builder.model.options import withhold_locations
 from builder.model.parquet import parquet_bytes
 from builder.plan import DatasetPlan
+from builder.planning.faces import find_faces
 from builder.planning.forecast import forecast
 from builder.planning.inputs import PlanInputs
 from builder.planning.inventory import INDEX, take_inventory, take_survey
@@ -66,7 +67,7 @@ def plan(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Planned:
-    """Index, select, split and plan, without decoding or publishing anything.
+    """Index, select, split and plan, without publishing anything. Only heads are decoded, with ``deid.faces``.
 
     Parameters
     ----------
@@ -189,15 +190,16 @@ def plan_asked(asked: Asked, runner: Runner, progress: Progress, faults: Faults)
         survey=survey,
         progress=progress,
     )
-    return plan_from(inputs, runner)
+    return plan_from(inputs, runner, faults)
 
 
-def plan_from(inputs: PlanInputs, runner: Runner, *, also: Withdrawn | None = None) -> Planned:
+def plan_from(inputs: PlanInputs, runner: Runner, faults: Faults, *, also: Withdrawn | None = None) -> Planned:
     """Plan from what an archive holds, without whoever withdrew. ``also``: tombstones that no version has yet."""
     inputs = with_history(inputs, also=also)
     inventory, spec = inputs.inventory, inputs.spec
     survey = leave_out_twins(inventory, inputs.survey, spec, runner=runner, progress=inputs.progress)
-    plan = make_plan(replace(inputs, survey=survey))
+    known = replace(inputs, survey=survey)
+    plan = make_plan(replace(known, faces=lambda cohort: find_faces(known, cohort, runner, faults)))
     note_plan(inputs.private, plan, inventory)
     return Planned(plan, inventory, survey, forecast(plan, inputs.dataset, inventory=inventory, survey=survey))
 

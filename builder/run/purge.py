@@ -24,6 +24,7 @@ from builder.model.layout import (
 )
 from builder.model.parquet import read_parquet
 from builder.planning.extracts import EXTRACTS
+from builder.planning.faces import FACES, forget_decisions
 from builder.planning.inventory import INDEX, INVENTORY, Inventory, kept_inventory
 from builder.planning.latest import Latest
 from builder.planning.shard_plans import PLAN
@@ -140,6 +141,7 @@ def purge_private(private: Store, plan: Latest, needles: Needles, shards: Collec
     for path in gone:
         checkpoint("withdraw.private")
         private.delete(path)
+    forget_decisions(private.join(FACES))
     empty(private.join(CONTENT))
     _clear_journal(private, needles)
 

@@ -182,8 +182,9 @@ def _release(
     plan = replace(plan, lock={**plan.lock, **decisions.lock, **ruled, **found.lock, "ps3_15": PS3_15})
     words = tuple(sorted(words_in(words_of(plan.published_spec).spec)))
     wanted = Wanted(
-        plan.cohort, plan.persons, plan.key, plan.spec.deid, plan.spec.release, words, **ruled, found=found.boxes
-    )
+        plan.cohort, plan.persons, plan.key, plan.spec.deid, plan.spec.release, words, **ruled, found=found.boxes,
+        faces=plan.faces,
+    )  # fmt: skip
     units = choose_objects(wanted, planned.inventory, planned.survey, lives=lives, decisions=decisions)
     inputs = inputs_of(plan.published_spec, plan.lock, units, plan.splits)
     private, rules = private_store(to), Rules.of(plan.spec.deid, UidMap(plan.key))
@@ -202,9 +203,10 @@ def _release(
         plans.put(RULES, devices.packed)
     _write_plan(plans, plan.spec.model_dump_json(by_alias=True).encode(), units)
     deid = plan.spec.deid
-    faces = deid.faces != "keep"
-    blanks = bool(deid.burned_in == "mask" or deid.outside_regions == "blank" or decisions.boxes or devices or faces)
-    tasks = _tasks(plans, to, units, action=faults.action, blanks=blanks, words=words, faces=faces)
+    blanks = bool(
+        deid.burned_in == "mask" or deid.outside_regions == "blank" or decisions.boxes or devices or plan.faces.removals
+    )
+    tasks = _tasks(plans, to, units, action=faults.action, blanks=blanks, words=words)
     receipts, resumed = _run(tasks, runner, progress, faults)
     runner.dismiss()
     withheld = sorted({word for receipt in receipts for word in receipt.withheld})
@@ -286,7 +288,6 @@ def _tasks(
     action: OnInternalError,
     blanks: bool,
     words: tuple[str, ...],
-    faces: bool,
 ) -> list[Task]:
     """Return a task for each unit. Where pixels may be blanked, compressed ones are decoded in a process apart."""
     content, target = private_store(to).join(FOLDER).url, open_store(to).url
@@ -295,7 +296,7 @@ def _tasks(
             f"release-{unit.name}",
             release_unit,
             UnitArgument(plans.url, target, unit.name, action, content, words),
-            memory=peak_bytes(unit.objects, faces=faces),
+            memory=peak_bytes(unit.objects),
             deadly=blanks and encoded(unit.objects),
         )
         for unit in units

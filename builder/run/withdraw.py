@@ -170,7 +170,7 @@ class _Work:
             survey=survey,
             progress=self.progress,
         )
-        planned = plan_from(inputs, runner, also=Withdrawn(stones, _types(old)))
+        planned = plan_from(inputs, runner, faults, also=Withdrawn(stones, _types(old)))
         _check_recipe(planned.plan.lock, manifest)
         made = read_latest(self.private)
         replace(intention, after={} if made is None else asdict(made)).keep(self.private)

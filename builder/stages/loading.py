@@ -77,7 +77,7 @@ def load_image(
             keep(print_of(volume, image, objects.rows))
 
     fill = pixels_of(objects.rows, spec.sources, own.uids)
-    return load(image, objects, own, gate=gate, fill=fill, witness=witness)
+    return load(image, objects, own, gate=gate, fill=fill, witness=witness, faces=plan.faces)
 
 
 def transformed_set(

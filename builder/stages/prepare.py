@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 from pydicom.dataset import Dataset
 
-from builder.defacers.defacing import find_face, without_face
-from builder.defacers.heads import Verdict
+from builder.defacers.defacing import without_face
+from builder.defacers.found import check_face
+from builder.defacers.removal import parse_removal
 from builder.deid import Deid
 from builder.deid.gate import Gate
 from builder.deid.headers import deidentify
@@ -29,7 +30,7 @@ from builder.imaging.stacks.stack import Stack
 from builder.imaging.volume import Archived, assemble, assemble_indexed
 from builder.labels import AnyLabel
 from builder.labels.linking import image_row
-from builder.model.case import NO_SPACING, Annotation, Case, ValueDomain, Volume
+from builder.model.case import NO_SPACING, Annotation, Case, Volume
 from builder.plan import CasePlan
 from builder.protocols import ImageFacts, LabelObject
 from builder.stages.annotate import Reads, annotate
@@ -41,10 +42,6 @@ KIND_COLUMNS = (
     *("sop_class_uid", "modality", "image_type", "conversion_type", "burned_in_annotation", "body_part_examined"),
     *("rows", "columns"),
 )
-
-
-WITH_FACES = ("CT", "MR", "PT", "")
-"""Modalities whose images may show a face; an image file may state none."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +80,7 @@ def load(
     gate: Gate,
     fill: PixelFill,
     witness: Callable[[Volume], None],
+    faces: Mapping[str, bytes],
 ) -> Case:
     """Turn one image's fetched objects into a de-identified case with the labels on it, on the grid of the image.
 
@@ -94,12 +92,15 @@ def load(
         Reads the native pixels of an instance, given its mapped SOPInstanceUID, when no data sets are held.
     witness
         Called with the volume as the archive holds it, before anything is blanked or transformed.
+    faces
+        What goes out of images that show one, by the digest that the plan names.
 
     Raises
     ------
     CaseError
         With its one reason, when the case cannot be used.
     """
+    check_face(plan.face)
     pixels = _judge((objects.first, *(objects.images or _kinds_of(objects.rows))), recipe.deid)
     known = gate.known
     stack = _stack(plan, objects, recipe)
@@ -118,7 +119,8 @@ def load(
         gate=gate,
         clean=lambda label, reader: _clean_label(label, reader, objects.rows, plan, recipe, known),
     )
-    volume = _faceless(volume, stack.modality, recipe.deid, labelled.annotations, told=FACE_RISK in pixels.notes)
+    if plan.face:
+        volume = _faceless(volume, faces[plan.face], labelled.annotations)
     return Case(plan.case_key, volume, labelled.annotations, readings=labelled.readings)
 
 
@@ -176,17 +178,10 @@ def _with_verdict(volume: Volume, verdict: PixelVerdict) -> Volume:
     return replace(volume, voxels=voxels, notes=tuple(sorted({*volume.notes, *verdict.notes})))
 
 
-def _faceless(volume: Volume, modality: str, deid: Deid, annotations: Sequence[Annotation], *, told: bool) -> Volume:
-    """Return the volume as the spec lets faces leave. Raises CaseError FACE_SHOWN."""
-    if deid.faces == "keep" or modality not in WITH_FACES or volume.domain in (ValueDomain.RGB, ValueDomain.MIXED):
-        return volume
-    found = find_face(volume, deid.defacer, told=told)
-    if deid.faces == "refuse" and found.verdict == Verdict.FACE:
-        raise CaseError(Reason.FACE_SHOWN, "found a head whose face is open, expected none (deid.faces: refuse)")
-    if found.verdict == Verdict.FACE:
-        left = tuple(note for note in volume.notes if note != FACE_RISK)
-        volume = without_face(replace(volume, notes=left), found, annotations)
-    return volume
+def _faceless(volume: Volume, removal: bytes, annotations: Sequence[Annotation]) -> Volume:
+    """Return the volume without the face that was found before the plan. Raises CaseError FACE_SHOWN."""
+    left = tuple(note for note in volume.notes if note != FACE_RISK)
+    return without_face(replace(volume, notes=left), parse_removal(removal), annotations)
 
 
 def _assemble(

@@ -282,7 +282,9 @@ def rehearse(argument: ShardArgument, number: int) -> None:
     plan = load_plan(store, argument.shard)
     key = resolve_key(spec.deid.patient_key, environ, read=read_file)
     with tempfile.TemporaryDirectory(prefix="builder-") as folder:
-        one = ShardPlan(plan.fingerprint, plan.bucket, (plan.cases[number],), _alone(rows_of_case(plan, number)))
+        one = ShardPlan(
+            plan.fingerprint, plan.bucket, (plan.cases[number],), _alone(rows_of_case(plan, number)), plan.faces
+        )
         write(one, spec, open_store(folder), key=key)
 
 

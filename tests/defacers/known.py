@@ -8,8 +8,8 @@ from hashlib import sha256
 import numpy as np
 
 from builder.defacers import Surface
-from builder.defacers.defacing import find_face, without_face
-from builder.errors import CaseError
+from builder.defacers.defacing import Defacing, find_face, without_face
+from builder.defacers.removal import Removal
 from builder.model.case import ValueDomain, Volume
 from builder.model.keyed import Key
 from builder.phantom.head_scans import HeadScan, draw_scans
@@ -42,17 +42,21 @@ def volume_of(made: HeadScan) -> Volume:
     return Volume(scan.pixels[None].astype(np.float32), scan.geometry, ValueDomain.ARBITRARY)
 
 
+def removal_of(found: Defacing) -> Removal:
+    """Return what goes out of an image that lies in no other's place."""
+    return Removal(found.gone, found.surface, np.eye(4))
+
+
 def score(made: HeadScan, person: int) -> Score:
     """Take a face out and compare with the answer key. What went is what the cells say, changed by value or not."""
     volume = volume_of(made)
     modality = made.scan.series.modality
     face, brain = made.answer.face, made.answer.brain
-    try:
-        found = find_face(volume, Surface(), told=True)
-    except CaseError as error:
-        return Score(modality, person, int(face.sum()), 0, 0, 0.0, error.detail)
+    found = find_face(volume, Surface(), told=True)
+    if found.doubt:
+        return Score(modality, person, int(face.sum()), 0, 0, 0.0, found.doubt)
     gone = found.gone.within(volume.geometry)
-    after = without_face(volume, found, ())
+    after = without_face(volume, removal_of(found), ())
     changed = (after.voxels != volume.voxels)[0]
     assert not (changed & ~gone).any()
     return Score(

@@ -5,11 +5,13 @@ from hashlib import sha256
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from builder.defacers import Surface
 from builder.defacers.cells import Cells, cells_of, covering, parse_cells, united, without
 from builder.defacers.defacing import FACES_REMOVED, Defacing, find_face, without_face
 from builder.defacers.heads import Verdict, find_head
+from builder.defacers.removal import Removal, parse_removal
 from builder.errors import CaseError, Reason
 from builder.model.case import Mask, Segment, ValueDomain, Volume
 from builder.model.geometry import Geometry
@@ -18,7 +20,7 @@ from builder.phantom.bodies import make_body, paint
 from builder.phantom.head_scans import HeadScan, draw_scans, scan_head
 from builder.phantom.heads import Pose, make_head
 from builder.phantom.scans import axial_grid, oblique_grid
-from tests.defacers.known import SEED, score, volume_of
+from tests.defacers.known import SEED, removal_of, score, volume_of
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +73,7 @@ def test_a_trunk_is_no_head(modality: str):
     noise = np.random.default_rng(1).normal(0, 9, grid.shape).astype(np.float32)
     volume = Volume((paint(body, grid, modality) + noise)[None], grid, domain)
     assert find_head(volume).verdict == Verdict.NO_HEAD
-    with pytest.raises(CaseError, match="calls one of the head") as caught:
-        find_face(volume, Surface(), told=True)
-    assert caught.value.reason == Reason.FACE_SHOWN
+    assert "calls it an image of the head" in find_face(volume, Surface(), told=True).doubt
 
 
 def test_labels_stay_and_one_over_the_whole_face_is_refused(scans: list[HeadScan], ct: tuple[Volume, Defacing]):
@@ -83,11 +83,12 @@ def test_labels_stay_and_one_over_the_whole_face_is_refused(scans: list[HeadScan
     places = np.argwhere(scans[0].answer.face & gone)
     s, r, c = places[len(places) // 2]
     small[s, r - 1 : r + 2, c - 1 : c + 2] = True
-    after = without_face(volume, found, [_mask(small, volume.geometry)])
+    after = without_face(volume, removal_of(found), [_mask(small, volume.geometry)])
     assert (after.voxels[0][small] == volume.voxels[0][small]).all()
     assert FACES_REMOVED in after.notes
-    with pytest.raises(CaseError, match="labels over"):
-        without_face(volume, found, [_mask(volume.voxels[0] > -300, volume.geometry)])
+    with pytest.raises(CaseError, match="labels over") as caught:
+        without_face(volume, removal_of(found), [_mask(volume.voxels[0] > -300, volume.geometry)])
+    assert caught.value.reason == Reason.FACE_SHOWN
 
 
 def test_a_plug_in_cannot_reach_the_brain(scans: list[HeadScan]):
@@ -97,7 +98,7 @@ def test_a_plug_in_cannot_reach_the_brain(scans: list[HeadScan]):
 
     volume = volume_of(scans[0])
     found = find_face(volume, Everything(), told=False)
-    changed = (without_face(volume, found, ()).voxels != volume.voxels)[0]
+    changed = (without_face(volume, removal_of(found), ()).voxels != volume.voxels)[0]
     assert changed.sum() > 0.5 * changed.size
     brain = found.brain.within(volume.geometry)
     assert not (changed & brain).any()
@@ -131,5 +132,42 @@ def test_sets_of_cells_come_back_and_hold_the_voxels_they_were_made_of():
     assert not united([]).held.size
 
 
+def test_a_removal_comes_back_and_follows_its_image(ct: tuple[Volume, Defacing]):
+    volume, found = ct
+    turn = np.array([[0.0, -1.0, 0.0, 12.0], [1.0, 0.0, 0.0, -30.0], [0.0, 0.0, 1.0, 7.5], [0.0, 0.0, 0.0, 1.0]])
+    moved = replace(volume.geometry, affine=np.linalg.inv(turn) @ volume.geometry.affine)
+    removal = Removal(found.gone, found.surface, turn)
+    again = parse_removal(removal.to_bytes())
+    assert again.digest == removal.digest != removal_of(found).digest
+    there = removal.gone_in(moved)
+    assert (there == again.gone_in(moved)).all()
+    assert (there == found.gone.within(volume.geometry)).mean() > 0.9999  # centres on the edge of a cell may cross it
+    start, shape = covering(moved)
+    everywhere = Cells(start, np.ones(shape, np.bool_))
+    assert removal.kept_by(everywhere) > 0.99
+    assert removal.kept_by(Cells((5000, 0, 0), np.ones((2, 2, 2), np.bool_))) == 0.0
+
+
 def _mask(inside: np.ndarray, grid: Geometry) -> Mask:
     return Mask("tumour", inside[None].astype(np.uint8), grid, (Segment("tumour"),))
+
+
+def test_a_head_that_was_cut_or_blurred_elsewhere_is_not_refused(scans: list[HeadScan]):
+    whole, thinned = volume_of(scans[0]), (slice(None, None, 2),) * 3
+    brain, face = scans[0].answer.brain[thinned], scans[0].answer.face[thinned]
+    affine = whole.geometry.affine @ np.diag([2.0, 2.0, 2.0, 1.0])
+    volume = replace(whole, voxels=whole.voxels[0][thinned][None], geometry=Geometry(brain.shape, affine))
+    places = volume.geometry.to_world(np.argwhere(np.ones(brain.shape, np.bool_)))
+    y, z = (places[:, axis].reshape(brain.shape) for axis in (1, 2))
+    brow, low = y[brain].min(), z[brain].min()
+    back = np.clip(low + 50.0 - z, 0.0, None) * 0.8  # a plane that falls back from the brow down, as quickshear cuts
+    cut = np.where(y - (brow - 8.0) < back, np.float32(-1000), volume.voxels[0])
+    sheared = find_face(replace(volume, voxels=cut[None]), Surface(), told=True)
+    assert (sheared.verdict, sheared.doubt, sheared.gone.held.sum()) == (Verdict.FACELESS, "", 0), sheared.figures
+    soft = ndimage.gaussian_filter(volume.voxels[0], [8.0 / mm for mm in volume.geometry.spacing_mm])
+    blurred = replace(volume, voxels=np.where((y < brow) & (z < low + 70.0), soft, volume.voxels[0])[None])
+    found = find_face(blurred, Surface(), told=True)  # nose and eyes still stand out, and go
+    assert (found.verdict, found.doubt) == (Verdict.FACE, ""), found.figures
+    changed = (without_face(blurred, removal_of(found), ()).voxels != blurred.voxels)[0]
+    assert not changed[brain].any()
+    assert found.gone.within(volume.geometry)[face].mean() > 0.95

@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
+from builder.defacers import Surface
+from builder.defacers.cells import united, without
+from builder.defacers.defacing import find_face
 from builder.errors import OutcomeError
+from builder.library.waiting import open_heads
 from builder.model.keyed import Key
 from builder.phantom.head_scans import HeadScan, head_files, scan_head
 from builder.phantom.heads import Pose, make_head
@@ -15,6 +19,7 @@ from builder.phantom.scans import axial_grid
 from builder.reader import open_dataset
 from builder.run.pipeline import build
 from builder.run.release import release
+from tests.defacers.known import volume_of
 from tests.endtoend.trees import KEY
 
 SPEC = """
@@ -51,9 +56,14 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Hea
 
 
 def spec(folder: Path, archive: Path, faces: str, image: str = BOTH) -> Path:
-    path = folder / f"{faces}.yaml"
+    path = folder / f"{faces.partition(',')[0]}.yaml"
     path.write_text(SPEC.format(archive=archive, faces=faces, image=image))
     return path
+
+
+def pixels_in(folder: Path, modality: str) -> np.ndarray:
+    images = [image for image in map(dcmread, folder.rglob("*.dcm")) if image.Modality == modality]
+    return np.stack([i.pixel_array for i in sorted(images, key=lambda i: float(i.ImagePositionPatient[2]))])
 
 
 def test_a_release_loses_the_face_and_nothing_else(
@@ -104,3 +114,62 @@ def test_shards_lose_the_face_and_say_so(
     index = open_dataset(str(tmp_path / "remove")).table.to_pylist()
     assert "faces_removed" in str(index[0]["notes"])
     assert "face_risk" not in str(index[0]["notes"])
+
+
+def test_heads_wait_for_decisions_which_alone_say_what_goes(
+    heads: tuple[Path, dict[str, HeadScan]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUILDER_KEY", KEY)
+    archive, made = heads
+    path, out = spec(tmp_path, archive, "remove, face_review: all"), tmp_path / "out"
+    with pytest.raises(OutcomeError, match="2 images of heads wait for a person"):
+        release(path, to=out)
+    queue = open_heads(str(out))
+    assert queue is not None
+    assert queue.left == 2
+    assert all(one.taken_out and not one.brain_taken_out for one in queue.heads)
+    faces = tmp_path / "out.private" / "faces"
+    pictures = sorted(faces.glob("pictures/*.png"))
+    assert [picture.stem for picture in pictures] == sorted(one.stack for one in queue.heads)
+    assert "1.2.826" not in " ".join(str(file) for file in faces.rglob("*"))
+    numbers = {one.series: number for number, one in enumerate(queue.heads)}
+    ct, pet = (numbers[made[name].scan.series.uid] for name in ("CT", "PT"))
+    queue.decide([ct], "accept")
+    queue.decide([pet], "keep")
+    with monkeypatch.context() as patch:
+        patch.setattr("builder.stages.faces.find_face", None)  # nothing is looked for again
+        assert release(path, to=out).done.objects == 81
+    assert (pixels_in(out, "CT") != made["CT"].scan.pixels)[made["CT"].answer.face].mean() > 0.97
+    assert (pixels_in(out, "PT") == made["PT"].scan.pixels).all()
+    images = [dcmread(path, stop_before_pixels=True) for path in out.rglob("*.dcm")]
+    said = {image.Modality for image in images if "113102" in str(image.DeidentificationMethod)}
+    assert said == {"CT"}
+    assert "brain" not in (out / "release.json").read_text()
+    queue.decide([pet], "refuse")
+    with pytest.raises(OutcomeError, match="face_shown"):
+        build(spec(tmp_path, archive, "remove", "modality == 'PT'"), to=out)
+
+
+def test_images_of_a_case_lose_one_mask_each_on_its_own_grid(
+    heads: tuple[Path, dict[str, HeadScan]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUILDER_KEY", KEY)
+    archive, made = heads
+    images = "{ct: {select: \"modality == 'CT'\"}, pet: {select: \"modality == 'PT'\", aligned: none}}"
+    path = spec(tmp_path, archive, "remove")
+    path.write_text(path.read_text().replace(f'image: "{BOTH}"', f"images: {images}"))
+    build(path, to=tmp_path / "out")
+    sample = open_dataset(str(tmp_path / "out")).split("train")[0]
+    volumes = {name: volume_of(one) for name, one in made.items()}
+    alone = {name: find_face(volume, Surface(), told=True) for name, volume in volumes.items()}
+    cells = without(united(a.gone for a in alone.values()), united(a.brain for a in alone.values()))
+    for field, name in (("image", "CT"), ("pet", "PT")):
+        grid, before = volumes[name].geometry, volumes[name].voxels[0]
+        gone = sample[field][0] != before
+        if name == "PT":  # a build has SUV
+            gone = (sample[field][0] == sample[field][0].min()) & (before != before.min())
+        assert not gone[made[name].answer.brain].any()
+        assert gone[made[name].answer.face].mean() > 0.9
+        assert not (gone & ~cells.within(grid)).any()
+        other = cells.within(grid) & ~alone[name].gone.within(grid)  # what only the other image gave goes, too
+        assert gone[other].mean() > 0.2

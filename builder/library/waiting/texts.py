@@ -143,11 +143,11 @@ class TextQueue:
             writer.writerow(COLUMNS)
             writer.writerows(row for row in before if row and row[0].strip() not in uids)
             writer.writerows([uid, *line] for uid in uids for line in lines)
-            store, name = _apart(self.place)
+            store, name = apart(self.place)
             store.put(name, sink.getvalue().encode())
 
     def _table(self) -> bytes | None:
-        store, name = _apart(self.place)
+        store, name = apart(self.place)
         try:
             return store.read(name)
         except FileNotFoundError:
@@ -187,7 +187,7 @@ def _as_table(row: Mapping[str, Any]) -> pa.Table:
     return pa.Table.from_pylist([dict(row)], schema=INSTANCES)
 
 
-def _apart(url: str) -> tuple[Store, str]:
+def apart(url: str) -> tuple[Store, str]:
     """Return the folder of a place, and the name in it."""
     if "://" in url:
         folder, _, name = url.rpartition("/")

@@ -1,9 +1,9 @@
 "use strict";
-// Contact sheets of images that may show text: all they show comes from the server that gave this page.
+// Heads that were searched for faces, and contact sheets of images that may show text: all comes from the server that gave this page.
 
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
-let series = [];
+let series = [], heads = [];
 const drawn = new Map(); // image number -> rectangles as drawn now
 
 async function ask(path, document) {
@@ -24,17 +24,20 @@ function make(name, text, attributes = {}) {
 async function change(path, document) {
   try {
     take(await ask(path, document));
-    for (const number of document.images) drawn.delete(number);
+    for (const number of document.images || []) drawn.delete(number);
     $("message").textContent = "";
   } catch (error) { $("message").textContent = error.message; }
   show();
 }
 
 function take(said) {
-  series = said.series;
-  const all = series.flat(), left = all.filter((one) => one.decided === null).length;
-  $("left").textContent = `${left} of ${all.length} images wait; decisions go to ${said.file}`;
+  ({ series, heads } = said);
+  const all = series.flat(), left = all.filter((one) => one.decided === null).length, waiting = heads.filter(waits).length;
+  const texts = all.length ? [`${left} of ${all.length} images wait; decisions go to ${said.file}`] : [];
+  const faces = heads.length ? [`${waiting} of ${heads.length} heads wait; decisions go to ${said.head_file}`] : [];
+  $("left").textContent = [...texts, ...faces].join("; ");
   document.body.dataset.left = left;
+  document.body.dataset.heads = waiting;
 }
 
 function boxes(one) {
@@ -108,12 +111,38 @@ function card(one) {
   return figure;
 }
 
+function waits(one) { return one.waits && one.decided === null; }
+
+function headCard(one) {
+  const figure = make("figure", "", { class: one.decided === null ? "" : "decided" });
+  if (one.picture) figure.append(make("img", "", { src: `head/${one.number}`, loading: "lazy", alt: `head ${one.number + 1}: as found, as it would leave, and in section` }));
+  const share = one.voxels ? `${(100 * one.taken_out / one.voxels).toFixed(1)} % of its voxels go, ${one.brain_taken_out} of the brain` : "not searched";
+  const said = one.decided ? `decided: ${one.decided}` : one.doubt || one.verdict;
+  const acts = make("div");
+  for (const [decision, text] of [["accept", "accept"], ["refuse", "leave the images out"], ["keep", "keep their pixels"]])
+    acts.append(button(text, () => change("api/head", { heads: [one.number], decision })));
+  if (one.decided !== null) acts.append(button("take back", () => change("api/head", { heads: [one.number], decision: "" })));
+  figure.append(make("figcaption", `${said}; ${share}`), acts);
+  return figure;
+}
+
+function headSheet() {
+  const shown = $("open").checked ? heads.filter(waits) : heads;
+  if (!shown.length) return [];
+  const section = make("section", "", { id: "heads" }), head = make("div", "", { class: "head" }), sheet = make("div", "", { class: "sheet" });
+  head.append(make("h2", `heads: ${shown.length}`), make("p", "Each as found, as it would leave, and in section; red goes.", { class: "small" }),
+    button("accept all", () => change("api/head", { heads: shown.map((one) => one.number), decision: "accept" })));
+  sheet.append(...shown.map(headCard));
+  section.append(head, sheet);
+  return [section];
+}
+
 async function each(group) { // every image keeps its own rectangles; those without any are left as they are
   for (const one of group) if (boxes(one).length) await change("api/decide", { images: [one.number], boxes: boxes(one) });
 }
 
 function show() {
-  const sheets = [];
+  const sheets = headSheet();
   series.forEach((group, at) => {
     const shown = $("open").checked ? group.filter((one) => one.decided === null) : group;
     if (!shown.length) return;

@@ -1,4 +1,4 @@
-"""Images that may show text, in a browser: what waits, who may decide, and what a release makes of the decisions."""
+"""Images that may show text, and heads, in a browser: what waits, who may decide, and what becomes of decisions."""
 
 import csv
 import io
@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from pydicom import dcmread
 
-from builder.errors import OutcomeError
-from builder.library.textqueue import TextQueue, open_queue, serve_queue
+from builder.defacers.found import Seen, found_table, parse_decisions
+from builder.errors import OutcomeError, SpecError
+from builder.library.waiting import TextQueue, open_heads, open_queue, serve_queue
 from builder.pixeltext.engines import Reading
 from builder.run.findtext import find_text
 from builder.run.release import release
@@ -55,6 +56,16 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr("builder.run.findtext.rapid", _Scripted)
         patch.setattr("builder.release.searching.rapid", _Scripted)
         assert find_text(top / "spec.yaml", to=top / "out").with_text == 2
+    faces = top / "out.private" / "faces"
+    (faces / "pictures").mkdir(parents=True)
+    seen = [
+        Seen("kb", "1.2.4", "shows a face", "", "d" * 64, 1000, 50),
+        Seen("ka", "1.2.3", "not judged", "it is broken"),
+        Seen("kc", "1.2.5", "no head"),
+    ]
+    (faces / "found.csv").write_bytes(found_table(seen))
+    (faces / "asked.json").write_text(json.dumps({"review": "doubtful", "decisions": str(faces / "decisions.csv")}))
+    Image.new("RGB", (8, 6)).save(faces / "pictures" / "kb.png")
     return top
 
 
@@ -62,8 +73,11 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(searched: Path):
     queue = open_queue(str(searched / "out"))
     assert queue is not None
-    Path(queue.place).unlink(missing_ok=True)
-    opened = serve_queue(queue)
+    heads = open_heads(str(searched / "out"))
+    assert heads is not None
+    for place in (queue.place, heads.place):
+        Path(place).unlink(missing_ok=True)
+    opened = serve_queue(queue, heads)
     serving = threading.Thread(target=opened.serve_forever, kwargs={"poll_interval": 0.05})
     serving.start()
     yield opened
@@ -110,9 +124,41 @@ def test_only_who_has_the_address_decides_and_only_what_makes_sense(server) -> N
         (400, post(server, "api/decide", {"images": [0], "boxes": [["a"]]})),
         (400, post(server, "api/undo", {"images": ["0"]})),
         (400, post(server, "api/decide", good, **{"Content-Length": "999999"})),
+        (403, ask(server, "api/head", token="x", method="POST", body='{"heads": [0], "decision": "keep"}', **JSON)),
+        (400, post(server, "api/head", {"heads": [2], "decision": "keep"})),
+        (400, post(server, "api/head", {"heads": [], "decision": "keep"})),
+        (400, post(server, "api/head", {"heads": [True], "decision": "keep"})),
+        (400, post(server, "api/head", {"heads": [0], "decision": "like"})),
     ):
         assert answer[0] == status, answer
     assert not Path(queue.place).exists()
+    assert not Path(server.site.heads.place).exists()
+
+
+def test_heads_are_shown_and_decided_about(server) -> None:
+    def heads():
+        return json.loads(ask(server, "api/queue")[2])["heads"]
+
+    assert [(one["doubt"], one["waits"], one["decided"]) for one in heads()] == [
+        ("it is broken", True, None),
+        ("", False, None),
+    ]
+    assert ask(server, "head/1")[:1] == (200,)
+    assert [ask(server, f"head/{number}")[0] for number in ("0", "2", "x")] == [400, 400, 400]
+    assert "1.2.3" not in ask(server, "api/queue")[2].decode()
+    queue = server.site.heads
+    Path(queue.place).write_text("uid,decision\n1.2.4,refuse\n1.2.9,keep\n")  # by file: of a series
+    assert [one["decided"] for one in heads()] == [None, "refuse"]
+    assert queue.left == 1
+    assert post(server, "api/head", {"heads": [0, 1], "decision": "accept"})[0] == 200
+    assert queue.left == 0
+    found = parse_decisions(Path(queue.place).read_bytes())
+    assert found == {"1.2.4": "refuse", "1.2.9": "keep", "ka": "accept", "kb": "accept"}
+    assert post(server, "api/head", {"heads": [1], "decision": ""})[0] == 200
+    assert [one["decided"] for one in heads()] == ["accept", "refuse"]
+    for line in ("1.2.4,perhaps", ",keep", "1.2.4"):
+        with pytest.raises(SpecError, match="line 2: found no decision"):
+            parse_decisions(f"uid,decision\n{line}\n".encode())
 
 
 def test_decisions_are_written_taken_back_and_published(
@@ -150,13 +196,17 @@ def test_a_browser_shows_sheets_and_decides(server, tmp_path: Path) -> None:
         page.size(900, 600)
         page.call("Page.navigate", url=server.address)
         page.until("document.body && document.body.dataset.ready === '1'")
-        assert page.evaluate("document.querySelectorAll('figure').length") == 2
+        assert page.evaluate("document.querySelectorAll('figure svg').length") == 2
         assert page.evaluate("document.querySelectorAll('svg rect').length") == 2
-        page.evaluate("document.querySelector('figure button').click()")
+        page.evaluate("document.querySelector('svg ~ div button').click()")
         page.until("document.body.dataset.left === '1'")
         page.evaluate(
             "[...document.querySelectorAll('figure button')].find((b) => b.textContent === 'no text').click()"
         )
         page.until("document.body.dataset.left === '0'")
         assert [len(boxes) for boxes in server.site.queue.decided().values()] == [1, 0]
+        assert page.evaluate("document.querySelectorAll('#heads figure').length") == 1
+        page.evaluate("document.querySelector('#heads figure button').click()")
+        page.until("document.body.dataset.heads === '0'")
+        assert server.site.heads.decided() == {"ka": "accept"}
         assert page.told == []
