@@ -44,11 +44,11 @@ from builder.spec import DatasetSpec
 from builder.stages.gating import cleared, gate_of
 from builder.stages.graph import Outcome, Runner, Task
 from builder.stages.loading import load_case, recipe_of
+from builder.stages.planned import load_plan
 from builder.stages.shard import (
     ShardArgument,
     ShardOutcome,
     build_shard,
-    load_plan,
     planned_spec,
     prints_path,
     read_file,

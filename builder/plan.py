@@ -1,6 +1,5 @@
 """Spec, cohort and links -> shard plans with fingerprints: what each task will build, before any pixel is read."""
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -13,11 +12,10 @@ from builder.defacers.found import FoundFaces
 from builder.deid import Deid
 from builder.deid.anonymity import Assessment
 from builder.deid.dates import Withheld
-from builder.model.canonical import canonical_json, fingerprint
+from builder.model.canonical import Fingerprint
 from builder.model.keyed import Key
 from builder.model.layout import FORMAT_VERSION
 from builder.model.options import without_locations
-from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.tables import HEADER_COLUMNS, INSTANCES
 from builder.persons import Persons
 from builder.plugins import distribution_of
@@ -49,7 +47,6 @@ PLANNED = pa.schema([pa.field("case", pa.int32()), pa.field("role", pa.string())
 """Objects of a shard: INSTANCES rows with the case (position in the plan) and the role, which is ``image``,
 ``image:NAME`` or a label."""
 
-_PLAN_KEY = b"shard_plan"
 _BUCKET_BITS = 64
 
 
@@ -166,35 +163,6 @@ class ShardPlan:
     cases: tuple[CasePlan, ...]
     objects: pa.Table
     faces: Mapping[str, bytes] = field(default_factory=dict, repr=False)
-
-    def to_parquet(self) -> bytes:
-        """Return one file: the objects, with the rest as metadata. ``parse_shard_plan`` is the inverse."""
-        faces = {digest: base64.b64encode(data).decode() for digest, data in self.faces.items()}
-        cases = [asdict(c) for c in self.cases]
-        facts = {"fingerprint": self.fingerprint, "bucket": self.bucket, "cases": cases, "faces": faces}
-        table = self.objects.replace_schema_metadata({_PLAN_KEY: canonical_json(facts)})
-        return parquet_bytes(table, compression="lz4")
-
-
-def parse_shard_plan(data: bytes) -> ShardPlan:
-    """Read a shard plan written by ``ShardPlan.to_parquet``."""
-    objects = read_parquet(data)
-    facts = json.loads(objects.schema.metadata[_PLAN_KEY])
-    cases = tuple(_parse_case(case) for case in facts["cases"])
-    faces = {digest: base64.b64decode(data) for digest, data in facts.get("faces", {}).items()}
-    return ShardPlan(facts["fingerprint"], facts["bucket"], cases, objects.replace_schema_metadata(None), faces)
-
-
-def _parse_case(case: Mapping[str, Any]) -> CasePlan:
-    partners = tuple(
-        ImagePlan(**image | {"frames": _frames(image), "matrix": tuple(image["matrix"])}) for image in case["partners"]
-    )
-    labels_on = tuple((label, image) for label, image in case["labels_on"])
-    return CasePlan(**{**case, "frames": _frames(case), "partners": partners, "labels_on": labels_on})
-
-
-def _frames(document: Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(frames) for frames in document["frames"])
 
 
 @dataclass(frozen=True)
@@ -377,24 +345,49 @@ def key_check(key: Key) -> str:
     return key.name("check")
 
 
+NAMED = ("role", "content_sha256", "header_sha256", "size", "sop_instance_uid", "layout")
+"""Columns of PLANNED of which ``Namer`` takes the values, beside the case."""
+
+STATED = ("layout", *(column.name for column in HEADER_COLUMNS))
+"""Columns that ``Namer`` takes of objects with a layout."""
+
+
+class Namer:
+    """Fingerprints everything that a shard is made from: recipe, cases, and the content of their objects.
+
+    It hashes the recipe once, as ``fingerprint(recipe, cases, rows)`` would for every shard.
+    """
+
+    def __init__(self, recipe_document: Mapping[str, Any]) -> None:
+        self._recipe = Fingerprint(recipe_document)
+
+    def name(self, cases: Sequence[CasePlan], objects: pa.Table) -> str:
+        """Return the name of a shard; ``objects`` are by schema PLANNED, in any order."""
+        if objects["layout"].null_count < objects.num_rows:
+            # tables and sidecars beside an image file say what it is; the hash of the file does not cover them
+            stated = [json.dumps([row[name] for name in STATED]) for row in objects.select(STATED).to_pylist()]
+        else:
+            stated = [""] * objects.num_rows
+        columns = (objects[name].to_pylist() for name in ("case", *NAMED))
+        rows = sorted(
+            [case, role, content or header or "", size, uid or ""] + ([facts] if layout else [])
+            for (case, role, content, header, size, uid, layout), facts in zip(
+                zip(*columns, strict=True), stated, strict=True
+            )
+        )
+        partners = {case.case_key: [asdict(image) for image in case.partners] for case in cases}
+        for image in (image for images in partners.values() for image in images):
+            del image["face"]  # named with the face of the reference
+        named = [
+            [case.case_key, case.person_key, *([case.frames] if case.frames else [])]
+            + ([case.number_type] if case.number_type else [])
+            + ([partners[case.case_key], case.labels_on] if case.partners else [])
+            + ([list(case.faces)] if any(case.faces) else [])
+            for case in cases
+        ]
+        return self._recipe.also(named, rows)
+
+
 def shard_fingerprint(recipe_document: Mapping[str, Any], cases: Sequence[CasePlan], objects: pa.Table) -> str:
-    """Fingerprint everything that a shard is made from: recipe, cases, and the content of their objects."""
-    names = ["case", "role", "content_sha256", "header_sha256", "size", "sop_instance_uid"]
-    # the layout, and tables and sidecars beside an image file, say what it is; the hash of the file does not cover them
-    stated = ["layout", *(column.name for column in HEADER_COLUMNS)]
-    rows = sorted(
-        [r["case"], r["role"], r["content_sha256"] or r["header_sha256"] or "", r["size"], r["sop_instance_uid"] or ""]
-        + ([json.dumps([r[name] for name in stated])] if r["layout"] else [])
-        for r in objects.select([*names, *stated]).to_pylist()
-    )
-    partners = {case.case_key: [asdict(image) for image in case.partners] for case in cases}
-    for image in (image for images in partners.values() for image in images):
-        del image["face"]  # named with the face of the reference
-    named = [
-        [case.case_key, case.person_key, *([case.frames] if case.frames else [])]
-        + ([case.number_type] if case.number_type else [])
-        + ([partners[case.case_key], case.labels_on] if case.partners else [])
-        + ([list(case.faces)] if any(case.faces) else [])
-        for case in cases
-    ]
-    return fingerprint(recipe_document, named, rows)
+    """Fingerprint one shard, as ``Namer`` does for many."""
+    return Namer(recipe_document).name(cases, objects)

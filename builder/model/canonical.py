@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 Json: TypeAlias = Any
@@ -26,11 +26,27 @@ def canonical_json(document: Json) -> bytes:
 
 def fingerprint(*parts: Json) -> str:
     """Return 32 hex digits of the SHA-256 of ``parts``, bytes and JSON values; no two lists of parts hash alike."""
-    digest = hashlib.sha256()
+    return Fingerprint().also(*parts)
+
+
+class Fingerprint:
+    """A fingerprint that begins with the same parts each time, which are hashed once."""
+
+    def __init__(self, *parts: Json) -> None:
+        self._digest = hashlib.sha256()
+        _add(self._digest, parts)
+
+    def also(self, *parts: Json) -> str:
+        """Return what ``fingerprint`` gives for the first parts and these."""
+        digest = self._digest.copy()
+        _add(digest, parts)
+        return digest.hexdigest()[:32]
+
+
+def _add(digest: "hashlib._Hash", parts: Sequence[Json]) -> None:
     for part in parts:
         tag, data = (b"b", part) if isinstance(part, bytes) else (b"j", canonical_json(part))
         digest.update(tag + len(data).to_bytes(8, "big") + data)
-    return digest.hexdigest()[:32]
 
 
 _LEAVES = (str, float, int)

@@ -212,6 +212,16 @@ def members(
 
     ``wanted`` pairs that number with the place of the stack's instances.
     """
+    places = rows_within(survey, chunk=chunk, wanted=wanted)
+    instances = inventory.chunk(chunk) if places else None
+    return [] if instances is None else [(row, _rows_at(instances, p)) for row, p in places.items()]
+
+
+def rows_within(survey: Survey, *, chunk: int, wanted: Sequence[tuple[int, Placed]]) -> dict[int, list[int]]:
+    """Map the numbers that stacks of a chunk are wanted under, in order, to the rows of the chunk that they are in.
+
+    Stacks without any row are left out. ``wanted`` as for ``members``.
+    """
     membership = survey.membership(chunk)
     wanting: dict[tuple[str, int], list[int]] = {}
     for number, stack in wanted:
@@ -222,8 +232,7 @@ def members(
     for position, name in enumerate(names):
         for number in wanting.get(name, ()):
             places.setdefault(number, []).append(position)
-    instances = inventory.chunk(chunk) if places else None
-    return [] if instances is None else [(row, _rows_at(instances, p)) for row, p in sorted(places.items())]
+    return dict(sorted(places.items()))
 
 
 def _rows_at(table: pa.Table, places: Sequence[int]) -> pa.Table:

@@ -1,8 +1,9 @@
-"""Assign the included cases to shards, and write one plan file per shard with the rows of every object it reads."""
+"""Assign the included cases to shards, and write the plan of each with the rows of every object it reads."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -19,29 +20,33 @@ from builder.model.parquet import parquet_bytes
 from builder.model.tables import INSTANCES, used_rows
 from builder.patches import estimate
 from builder.plan import (
+    NAMED,
     PLANNED,
+    STATED,
     CasePlan,
     ImagePlan,
+    Namer,
     ShardPlan,
     ShardSummary,
     assign_buckets,
     image_role,
-    parse_shard_plan,
-    shard_fingerprint,
 )
 from builder.planning.inputs import PlanInputs
-from builder.planning.inventory import members
+from builder.planning.inventory import rows_within
 from builder.planning.link import Annotations
 from builder.planning.memory import project_memory
 from builder.planning.rows import IncludedStack, LinkRow, Placed, rows_of
 from builder.spec import DatasetSpec
-from builder.stages.shard import SPEC, plan_path
+from builder.stages.planned import is_planned, packs, read_pack, shard_plans, write_index, write_pack
+from builder.stages.shard import SPEC
 from builder.storage import Store
 from builder.transforms import Intensity, steps_for
 from builder.transforms.intensity import sets_type
 
 PLAN = "plan"
 MASK_BYTES = 1
+SIZED = ("role", "pixel_offset", "size")
+"""Columns of PLANNED that tell how much memory a case needs."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ def write_shard_plans(
     annotations: Annotations,
     faces: FoundFaces,
 ) -> tuple[Store, tuple[ShardSummary, ...]]:
-    """Assign the included cases to shards and write one plan file per shard; return their store and summaries.
+    """Assign the included cases to shards and write their plans; return where they are, and summaries.
 
     Parameters
     ----------
@@ -92,30 +97,65 @@ def write_shard_plans(
     ]
     most_bytes = int(spec.shards.target_mib * 2**20)
     buckets = assign_buckets(cases, key=key, most_cases=spec.shards.cases, most_bytes=most_bytes)
-    plans = []
-    for bucket, held in buckets.items():
-        table = objects.numbered([case.case_key for case in held])
-        gone = {face: faces.removals[face] for case in held for face in case.faces if face in faces.removals}
-        plans.append(ShardPlan(shard_fingerprint(document, held, table), bucket, tuple(held), table, gone))
+    files = list(packs([objects.count(held) for held in buckets.values()]))
+    shards = tuple(_summaries(buckets, files, objects, Namer(document)))
     # in the order of the spec, which sorting the keys would lose
     text = spec.model_dump_json(by_alias=True).encode()
-    store = inputs.private.join(PLAN, fingerprint([p.fingerprint for p in plans], text))
+    store = inputs.private.join(PLAN, fingerprint([s.fingerprint for s in shards], text))
     store.put(SPEC, text)
-    touched = 0
-    for plan in inputs.progress.track(plans, stage="plan", total=len(plans)):
-        if not store.exists(plan_path(plan.fingerprint)):
-            store.put(plan_path(plan.fingerprint), plan.to_parquet())
-        elif inputs.dataset.exists(shard_path(plan.fingerprint, RECEIPT)):
-            touched += count_touched(parse_shard_plan(store.read(plan_path(plan.fingerprint))), plan)
+    touched = _write(inputs, store, shards, objects, faces.removals)
     if touched:
         inputs.progress.say(
             f"plan: {counted(touched, 'file was', 'files were')} written again after the shards were planned, with the "
             "same headers and lengths; the pixels may not have been read again. State identity: content on the source "
             "to have that noticed"
         )
-    store.put("shards.json", json.dumps([[p.fingerprint, p.bucket, len(p.cases)] for p in plans]).encode())
+    store.put("shards.json", json.dumps([[s.fingerprint, s.bucket, len(s.cases)] for s in shards]).encode())
     store.put("cohort.parquet", parquet_bytes(cohort))
-    return store, tuple(ShardSummary(p.fingerprint, p.bucket, p.cases, _encoded(p)) for p in plans)
+    return store, shards
+
+
+def _summaries(
+    buckets: Mapping[str, Sequence[CasePlan]], files: Sequence[range], objects: "_Objects", namer: Namer
+) -> Iterator[ShardSummary]:
+    """Name the shards; the objects of as many as share a file are looked up together, and forgotten."""
+    several = list(buckets.items())
+    laid = objects.table["layout"].null_count < objects.table.num_rows
+    columns = list(dict.fromkeys((*NAMED, *(STATED if laid else ()), "format", "transfer_syntax_uid")))
+    for held in files:
+        group = several[held.start : held.stop]
+        table = objects.numbered([cases for _, cases in group], columns=columns)
+        start = 0
+        for bucket, cases in group:
+            own = table.slice(start, count := objects.count(cases))
+            yield ShardSummary(namer.name(cases, own), bucket, tuple(cases), _encoded(own))
+            start += count
+
+
+def _write(
+    inputs: PlanInputs,
+    store: Store,
+    shards: Sequence[ShardSummary],
+    objects: "_Objects",
+    removals: Mapping[str, bytes],
+) -> int:
+    """Write the files of plans and their index; where they are there already, count files that were written again."""
+    again, touched = is_planned(store), 0
+    files = list(packs([objects.count(shard.cases) for shard in shards]))
+    for number, held in enumerate(inputs.progress.track(files, stage="plan", total=len(files))):
+        group = shards[held.start : held.stop]
+        table = objects.numbered([shard.cases for shard in group], columns=PLANNED.names[1:]).cast(PLANNED)
+        plans = list(shard_plans(group, [objects.count(shard.cases) for shard in group], table, removals))
+        if not again:
+            write_pack(store, number, plans, table)
+            continue
+        before = {plan.fingerprint: plan for plan in read_pack(store, number)}
+        for plan in plans:
+            if plan.fingerprint in before and inputs.dataset.exists(shard_path(plan.fingerprint, RECEIPT)):
+                touched += count_touched(before[plan.fingerprint], plan)
+    if not again:
+        write_index(store, ((shards[s].fingerprint, number) for number, held in enumerate(files) for s in held))
+    return touched
 
 
 def count_touched(before: ShardPlan, now: ShardPlan) -> int:
@@ -125,9 +165,9 @@ def count_touched(before: ShardPlan, now: ShardPlan) -> int:
     return len(found[1] - found[0])
 
 
-def _encoded(plan: ShardPlan) -> bool:
+def _encoded(objects: pa.Table) -> bool:
     """Return whether any object of a shard has compressed pixels, or does not say."""
-    rows = zip(*(plan.objects.column(c).to_pylist() for c in ("format", "transfer_syntax_uid")), strict=True)
+    rows = zip(*(objects.column(c).to_pylist() for c in ("format", "transfer_syntax_uid")), strict=True)
     return any(form == "dicom" and syntax not in NATIVE for form, syntax in rows)
 
 
@@ -165,17 +205,29 @@ class _Objects:
     table: pa.Table
     places: Mapping[str, tuple[int, int]]
 
-    def of(self, case: str) -> pa.Table:
-        """Return a case's rows."""
-        first, count = self.places[case]
-        return self.table.slice(first, count)
+    @cached_property
+    def _sizes(self) -> pa.Table:
+        return self.table.select(SIZED)
 
-    def numbered(self, cases: Sequence[str]) -> pa.Table:
-        """Return the rows of a shard's cases, with the number of the case in front."""
-        counts = [self.places[case][1] for case in cases]
-        rows = [row for case in cases for row in range(self.places[case][0], sum(self.places[case]))]
-        numbers = np.repeat(np.arange(len(cases), dtype=np.int32), counts)
-        return self.table.take(pa.array(rows, pa.int64())).add_column(0, "case", pa.array(numbers)).cast(PLANNED)
+    def of(self, case: str) -> pa.Table:
+        """Return the columns SIZED of a case's rows."""
+        first, count = self.places[case]
+        return self._sizes.slice(first, count)
+
+    def count(self, cases: Sequence[CasePlan]) -> int:
+        """Return the number of rows of some cases."""
+        return sum(self.places[case.case_key][1] for case in cases)
+
+    def numbered(self, shards: Sequence[Sequence[CasePlan]], *, columns: Sequence[str]) -> pa.Table:
+        """Return columns of the rows of some shards' cases, one after the other, with the number of the case in front.
+
+        Many shards together, because taking rows of a hundred columns takes a millisecond however few they are.
+        """
+        places = [[self.places[case.case_key] for case in cases] for cases in shards]
+        rows = [np.arange(first, first + count) for held in places for first, count in held]
+        numbers = [np.repeat(np.arange(len(held), dtype=np.int32), [count for _, count in held]) for held in places]
+        table = self.table.select(columns).take(pa.array(np.concatenate(rows), pa.int64())).combine_chunks()
+        return table.add_column(0, PLANNED.field("case"), pa.array(np.concatenate(numbers)))
 
 
 def _objects(
@@ -192,13 +244,14 @@ def _objects(
     rows: dict[str, list[tuple[int, range]]] = {}
     start = 0
     for chunk, names in sorted(wanted.items()):
-        found = members(inputs.inventory, inputs.survey, chunk=chunk, wanted=names)
-        for position, table in found:
-            rows.setdefault(owners[position][0], []).append((position, range(start, start + table.num_rows)))
-            start += table.num_rows
-        roles = [owners[position][1] for position, table in found for _ in range(table.num_rows)]
+        found = rows_within(inputs.survey, chunk=chunk, wanted=names)
+        for position, inside in found.items():
+            rows.setdefault(owners[position][0], []).append((position, range(start, start + len(inside))))
+            start += len(inside)
+        roles = [owners[position][1] for position, inside in found.items() for _ in inside]
         if found:
-            parts.append(_with_role(pa.concat_tables([table for _, table in found]).combine_chunks(), roles))
+            taken = pa.array([row for inside in found.values() for row in inside], pa.int64())
+            parts.append(_with_role(inputs.inventory.chunk(chunk).take(taken), roles))
     labels = _with_role(
         annotations.table.take(pa.array([row.annotation for row in links], pa.int64())), [row.label for row in links]
     )

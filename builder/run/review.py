@@ -16,7 +16,7 @@ from builder.planning.reviews import COLUMNS
 from builder.run.pipeline import plan as make_plan
 from builder.sources import AnySource
 from builder.stages.listed import Listed, read_object
-from builder.stages.shard import load_plan
+from builder.stages.planned import load_plan
 from builder.storage import open_store
 
 

@@ -18,7 +18,6 @@ from builder.model.canonical import canonical_json
 from builder.model.keyed import Key
 from builder.model.layout import CURRENT, MANIFEST, Manifest, parse_current, parse_manifest, version_path
 from builder.persons import lookup_names
-from builder.plan import parse_shard_plan
 from builder.planning.inputs import PlanInputs
 from builder.planning.inventory import kept_inventory, take_survey
 from builder.planning.latest import PUBLISHED, Latest, keep_published, read_latest, read_published
@@ -40,7 +39,8 @@ from builder.split.withdrawn import Withdrawn, hashed, tombstone
 from builder.stages.boundary import Faults, default_action
 from builder.stages.copied import SHARDS
 from builder.stages.graph import Runner
-from builder.stages.shard import SPEC, plan_path, read_file
+from builder.stages.planned import load_plan
+from builder.stages.shard import SPEC, read_file
 from builder.storage import Store, checkpoint, open_store
 
 
@@ -303,7 +303,7 @@ def _manifest(store: Store, version: str) -> Manifest:
 def _types(old: Store) -> dict[str, str]:
     """Return the number types that the old plan decided, by image."""
     for name, *_ in json.loads(old.read(SHARDS)):
-        case = parse_shard_plan(old.read(plan_path(name))).cases[0]
+        case = load_plan(old, name).cases[0]
         pairs = [(case.image, case.number_type), *((p.name, p.number_type) for p in case.partners)]
         return {image: kind for image, kind in pairs if kind}
     return {}

@@ -17,12 +17,12 @@ from builder.plan import CasePlan, ShardPlan
 from builder.shards.stored import StoredShard
 from builder.stages.again import is_provisional, next_name
 from builder.stages.gating import WITHHELD_TEXTS
+from builder.stages.planned import load_plan
 from builder.stages.shard import (
     ShardArgument,
     ShardOutcome,
     build_shard,
     found_receipt,
-    load_plan,
     planned_spec,
     prints_path,
     read_receipt,

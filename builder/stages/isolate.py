@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from builder.errors import CaseError, Reason
-from builder.stages.shard import VERDICTS, ShardArgument, load_plan, rehearse
+from builder.stages.planned import load_plan
+from builder.stages.shard import VERDICTS, ShardArgument, rehearse
 from builder.storage import open_store
 
 DEATHS = 2

@@ -20,7 +20,7 @@ from builder.model.keyed import Key
 from builder.model.layout import RECEIPT, Receipt, parse_receipt, picture_path, shard_path
 from builder.model.parquet import parquet_bytes
 from builder.patches import FieldFacts, cut, describe_fields, shard_chunk
-from builder.plan import MOST_AHEAD_BYTES, ShardPlan, parse_shard_plan
+from builder.plan import MOST_AHEAD_BYTES, ShardPlan
 from builder.shards import CODECS, ShardWriter, open_shard
 from builder.spec import DatasetSpec, keeping
 from builder.stages.again import discard, is_provisional, next_name, same_content
@@ -42,6 +42,7 @@ from builder.stages.loading import (
     rows_of_case,
     rows_of_image,
 )
+from builder.stages.planned import load_plan
 from builder.stages.prepare import read_volume
 from builder.storage import Store, open_store
 
@@ -85,11 +86,6 @@ class ShardOutcome:
     internal_errors: tuple[InternalError, ...] = ()
     incomplete: int = 0
     """Cases that are left out, until the next run, because their source did not give them whole."""
-
-
-def plan_path(shard: str) -> str:
-    """Return the path of a shard's plan in the plan's store."""
-    return f"shards/{shard}.parquet"
 
 
 def build_shard(argument: ShardArgument) -> ShardOutcome:
@@ -162,11 +158,6 @@ def _finished(dataset: Store, planned: str) -> tuple[Receipt | None, str, Receip
 def prints_path(shard: str) -> str:
     """Return the path of a shard's prints in their store."""
     return f"{shard}.{PRINTS_VERSION}.parquet"
-
-
-def load_plan(store: Store, shard: str) -> ShardPlan:
-    """Read a shard's plan from the plan's store."""
-    return parse_shard_plan(store.read(plan_path(shard)))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from builder.errors import CaseError
 from builder.patches import cut, describe_fields
 from builder.stages.gating import cleared, gate_of
 from builder.stages.loading import image_field, load_case, load_image, recipe_of, transformed_set
-from builder.stages.shard import ShardArgument, load_plan, planned_spec, read_file, shard_writer
+from builder.stages.planned import load_plan
+from builder.stages.shard import ShardArgument, planned_spec, read_file, shard_writer
 from builder.storage import open_store
 
 

@@ -11,7 +11,8 @@ from builder.run.pipeline import plan
 from builder.spec import DatasetSpec
 from builder.stages import loading
 from builder.stages.late import late_images, late_resample
-from builder.stages.shard import SPEC, load_plan, write
+from builder.stages.planned import load_plan
+from builder.stages.shard import SPEC, write
 from builder.storage import open_store
 from builder.transforms import Resample
 from tests.endtoend.trees import KEY
