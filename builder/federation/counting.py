@@ -19,6 +19,12 @@ EDGES: Final[Mapping[str, tuple[float, ...]]] = {
 }
 """Edges of histograms. A bin holds values from its lower edge up to, but without, its upper edge."""
 
+MOST: Final[Mapping[str, float]] = {"age_years": 120, "spacing_slice_mm": 50, "spacing_row_mm": 20, "slices": 10_000}
+"""Where the last bin of a quantity is taken to end; larger values are taken to lie there."""
+
+HISTOGRAM: Final = "histogram of "
+"""How the name of a histogram's table begins."""
+
 
 def column_of(name: str, levels: Sequence[str]) -> Column:
     """Return a column whose last level also holds everybody whose value is missing or not listed.

@@ -58,6 +58,33 @@ def quantile(histogram: Tally, edges: Sequence[float], q: float) -> Estimate:
     return Estimate(float(edges[low]), float(edges[high + 1]))
 
 
+def mean_of_known(histogram: Tally, edges: Sequence[float]) -> Estimate:
+    """Return the mean of the values that are known, where the last band also holds whoever has none.
+
+    Whoever has none counts as little as the mean can be, which is found by turns, or as much as a value can be.
+    """
+    lower = np.asarray(edges[:-1], dtype=float)
+    low = lower[0]
+    for _ in range(20):
+        worth = np.append(lower[:-1], min(lower[-1], low))
+        low = -_most(histogram, -worth) / histogram.total
+    return Estimate(low, mean(histogram, edges).high)
+
+
+def quantile_of_known(histogram: Tally, edges: Sequence[float], q: float) -> Estimate:
+    """Return a quantile of the values that are known, where the last band also holds whoever has none."""
+    at = math.floor((histogram.total - 1) * q)
+    first = np.append(np.arange(1, len(edges) - 1, dtype=float), 0.0)  # without a value: below all others
+    counts = _filled(histogram, -first)
+    place = int(np.searchsorted(np.cumsum(np.roll(counts, 1)), at, side="right"))
+    return Estimate(float(edges[max(place - 1, 0)]), quantile(histogram, edges, q).high)
+
+
+def difference(one: Estimate, other: Estimate) -> Estimate:
+    """Return a difference of two numbers."""
+    return Estimate(one.low - other.high, one.high - other.low)
+
+
 def variance(histogram: Tally, edges: Sequence[float]) -> Estimate:
     """Return the variance with one degree of freedom less than values."""
     middle = mean(histogram, edges)

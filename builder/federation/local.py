@@ -12,7 +12,7 @@ from builder.model.canonical import fingerprint
 from builder.model.options import LOCATION_FIELDS, stated
 from builder.spec import DatasetSpec
 from builder.specfile import parse_spec
-from builder.split.options import Joint
+from builder.split.options import Joint, Splits
 from builder.split.options import Quota as Share
 
 _TEMPLATE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}(/[^$]*)?")
@@ -85,8 +85,13 @@ def _terms(spec: DatasetSpec, policy: Policy) -> Terms:
         fingerprint(*parts, list(spec.labels)),
         max(policy.k, spec.deid.anonymity.k if spec.deid.anonymity is not None else 0),
         splits.stratify,
-        tuple(dict.fromkeys([*splits.ratios, *(rule.split for rule in splits.hold_out)])),
+        splits_of(splits),
     )
+
+
+def splits_of(splits: Splits) -> tuple[str, ...]:
+    """Return the splits that persons may be in: those of the ratios, then those of hold-outs."""
+    return tuple(dict.fromkeys([*splits.ratios, *(rule.split for rule in splits.hold_out)]))
 
 
 def _is_here(rule: dict[str, Any], site: str) -> bool:

@@ -7,7 +7,9 @@ from typing import Any
 
 from builder.federation.documents import Plan, Receipt, Spec, Table
 from builder.federation.joint import added
+from builder.federation.local import splits_of
 from builder.federation.showing import repeated
+from builder.federation.statistics import statistics
 from builder.model.canonical import Json, canonical_json
 from builder.pages import template_environment
 from builder.report.bias import wilson
@@ -58,6 +60,7 @@ def join(signed: Spec, plan: Plan, receipts: Mapping[str, Receipt]) -> Joined:
         ],
         "persons": _persons(tables),
         "tables": [_with_shares(table) for table in tables],
+        "statistics": statistics(receipts, splits_of(spec.splits)),
     }
     catalog = {
         "@context": {"@vocab": "https://schema.org/"},

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.federation.counting import EDGES, binned, tell_levels, tell_total
+from builder.federation.counting import EDGES, HISTOGRAM, binned, tell_levels, tell_total
 from builder.federation.documents import Offer, Spec, Table, digest
 from builder.federation.local import Terms
 from builder.federation.policy import Policy, permitted
@@ -89,4 +89,4 @@ def _tables(
     for quantity in quantities:
         if quantity in persons.column_names and quantity in EDGES:
             named, bins = binned(persons, quantity)
-            yield tell_levels(teller, f"histogram of {quantity}", named, bins)
+            yield tell_levels(teller, f"{HISTOGRAM}{quantity}", named, bins)

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from builder.errors import PrivacyError
-from builder.federation.counting import EDGES, binned, tell_levels, tell_total
+from builder.federation.counting import EDGES, HISTOGRAM, binned, tell_levels, tell_total
 from builder.federation.documents import Plan, Receipt, Spec, Table, digest
 from builder.federation.local import Terms
 from builder.federation.offers import lock_of, teller_of
@@ -94,5 +94,5 @@ def _tables(
             tables.append(tell_levels(teller, name, persons, {name: levels}, by=terms.splits))
     for quantity in quantities:
         named, bins = binned(persons, quantity)
-        tables.append(tell_levels(teller, f"histogram of {quantity}", named, bins, by=terms.splits))
+        tables.append(tell_levels(teller, f"{HISTOGRAM}{quantity}", named, bins, by=terms.splits))
     return tables

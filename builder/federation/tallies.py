@@ -64,6 +64,13 @@ def merge(tallies: Iterable[Tally | None]) -> Tally:
     return functools.reduce(_added, found)
 
 
+def part(whole: Tally, level: str) -> Tally | None:
+    """Return the tally of a level of the first column; None where it is not known how many persons are there."""
+    ranges = {pattern[1:]: ends for pattern, ends in whole.ranges.items() if pattern[0] == level}
+    low, high = ranges.get((ANY,) * (len(whole.columns) - 1), (0, 1))
+    return Tally(whole.columns[1:], ranges) if low == high else None
+
+
 def bands(name: str, edges: Sequence[float]) -> Column:
     """Return the column of a quantity between fixed edges, which say nothing of the values in the archive."""
     if len(edges) < 2 or list(edges) != sorted(set(edges)):
