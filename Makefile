@@ -11,7 +11,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 # Where Python is told to keep no bytecode, each of the thousand processes of the tests would compile its libraries anew: 4 s.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup servers demo test check wheels faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers test-radiomics withdrawals federation test-reader docs docs-all mutants bench-all bench-diff contours canaries deid-score release-score releases text-score text-released faces-score clean
+.PHONY: setup servers demo test check wheels faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers test-radiomics withdrawals federation test-reader docs docs-all mutants bench-all bench-diff contours canaries deid-score release-score releases text-score text-released faces-score release-taken clean
 
 setup: $(STAMP)
 
@@ -205,6 +205,11 @@ text-released: setup
 HEADS ?= 60
 faces-score: setup
 	$(BIN)/python -m tests.defacers.known --heads $(HEADS)
+
+# The released sarcoma cohort goes through dcm2niix, Orthanc and niivue in Chromium: minutes.
+COHORT ?= $(UNPACKED)/sts_cohort
+release-taken: setup
+	$(BIN)/python -W ignore -m tests.release.taken --archive $(COHORT)
 
 clean:
 	rm -rf .site .text-score.jsonl .text-released $(CONTOURS) $(TRUTH) $(VENV) $(PEERS) $(READER) $(RADIOMICS) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

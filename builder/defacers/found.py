@@ -27,6 +27,8 @@ LEFT_OUT: Final = {
     "doubt": "found an image of which nobody can say that it shows no face, expected a decision about it, or none of "
     "the head: builder view shows it",
     "undecided": "found an image of a head that nobody decided about, expected a decision: builder view shows it",
+    "divided": "found an object of several stacks, which are searched for faces one by one, expected one stack or a "
+    "decision to keep the pixels",
     "refused": "found an image of a head that a person refused, expected none",
 }
 """Why an image does not leave, by what its plan says in place of a removal's digest."""

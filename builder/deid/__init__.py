@@ -192,6 +192,15 @@ class Deid(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _faces_are_looked_for(self) -> Self:
+        if self.faces == "keep" and (self.face_review != "none" or self.face_decisions is not None):
+            raise ValueError(
+                "found face_review or face_decisions with faces: keep, expected faces: remove or refuse, because "
+                "nothing is looked for otherwise"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _bands_are_released(self) -> Self:
         if self.anonymity.age_bands is not None and "age_years" in self.retain and "age_band" not in self.retain:
             raise ValueError(

@@ -134,7 +134,7 @@ def _tasks(inputs: PlanInputs, used: pa.Table, store: Store, faults: Faults) -> 
     """Write the groups that are not there yet, and return a task for each."""
     spec = inputs.spec
     stacks = {stack.stack_key: stack for stack in rows_of(used, Stack)}
-    groups = [*_groups(stacks, used, spec.cohort)]
+    groups = [*groups_of(stacks, used, spec.cohort)]
     rows = _rows(inputs, [stacks[one.stack] for group in groups for one in group])
     method = spec.deid.defacer
     how = (VERSION, method.VERSION, distribution_of(method), method.model_dump(mode="json"))
@@ -175,7 +175,7 @@ def _rows(inputs: PlanInputs, stacks: Sequence[Stack]) -> dict[str, pa.Table]:
     return found
 
 
-def _groups(stacks: Mapping[str, Stack], used: pa.Table, cohort: Cohort) -> Iterator[tuple[Placed, ...]]:
+def groups_of(stacks: Mapping[str, Stack], used: pa.Table, cohort: Cohort) -> Iterator[tuple[Placed, ...]]:
     """Yield the images that lie in the same place, those of a case that a registration places there among them."""
     nodes: dict[tuple[str, str, str], list[Stack]] = defaultdict(list)
     for stack in stacks.values():

@@ -2,14 +2,14 @@
 
 import base64
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
 import pyarrow as pa
 
-from builder.defacers.found import FoundFaces
+from builder.defacers.found import KEEP, LEFT_OUT, FoundFaces
 from builder.deid import Deid
 from builder.deid.values import shift_of
 from builder.model.canonical import canonical_json, fingerprint
@@ -120,14 +120,28 @@ def choose_objects(
     for person, rows in others:
         images[person].extend(rows)
     shifts = _Shifts.of(wanted, lives)
+    used = used_rows(wanted.cohort)
+    pairs = zip(used["stack_key"].to_pylist(), used["frame_lists"].to_pylist(), strict=True)
+    divided = {key for key, frames in pairs if frames}
     for rows in images.values():
         for row in rows:
             row["boxes"] = decisions.of(row) if row["role"] == IMAGE else None
             row["found"] = wanted.found.get(row["sop_instance_uid"]) if row["role"] == IMAGE else None
-            row["face"] = wanted.faces.of(row["stack"]) if row["role"] == IMAGE else ""
+            row["face"] = _face(wanted.faces, row["stack"], divided) if row["role"] == IMAGE else ""
     return sorted(
         (_unit(wanted, who, rows, shifts) for who, rows in images.items() if rows), key=lambda unit: unit.name
     )
+
+
+def _face(faces: FoundFaces, stack: str, divided: Collection[str]) -> str:
+    """Return what is said about the face of an image.
+
+    An object of several stacks does not leave: cases may use one of them, and the others were not searched.
+    """
+    said, seen = faces.of(stack), faces.seen.get(stack)
+    if seen is None or stack not in divided or said in LEFT_OUT or faces.decision(seen) == KEEP:
+        return said
+    return "divided"
 
 
 Rows = list[dict[str, Any]]

@@ -19,21 +19,19 @@ from builder.defacers.pictures import picture_of
 from builder.defacers.removal import Removal
 from builder.deid.pixels import shows_face
 from builder.errors import Reason
-from builder.imaging.filed import assemble_filed, filed_parts, filed_rows, filed_stack, is_filed
-from builder.imaging.parse import parse_instance
-from builder.imaging.rows import dataset_of
-from builder.imaging.stacks.axes import stacks_for
-from builder.imaging.stacks.options import VolumeOptions, admit
-from builder.imaging.volume import assemble
+from builder.imaging.stacks.options import VolumeOptions
 from builder.model.case import ValueDomain, Volume
 from builder.model.geometry import Geometry
 from builder.model.parquet import parquet_bytes, read_parquet
+from builder.plan import IMAGE_ROLE, CasePlan
 from builder.sources import AnySource
 from builder.stages.boundary import Faults, InternalError, OnInternalError, describe, fault_of_case
-from builder.stages.listed import Listed, bring, read_object
+from builder.stages.fetch import fetch, pixels_of
+from builder.stages.listed import bring
+from builder.stages.prepare import kinds_of, plain_recipe, read_volume
 from builder.storage import Store, checkpoint, open_store
 
-VERSION = 1
+VERSION = 2
 """Increased when the same images would be judged in another way for a reason that no defacer's VERSION covers."""
 
 NOT_JUDGED = "not judged"
@@ -115,7 +113,7 @@ def look_for_faces(argument: FacesArgument) -> Looked:
     errors: list[InternalError] = []
     faults = Faults(argument.on_internal_error, errors.append)
     found = {one.stack: _judged(one, table, argument, faults) for one in members}
-    seen = tuple(_together(members, found, store))
+    seen = tuple(together(members, found, store))
     checkpoint("faces.looked")
     if not errors:  # the fault may be mended before the next run
         store.put(looked_path(argument.group), json.dumps([asdict(one) for one in seen]).encode())
@@ -133,27 +131,23 @@ def _placed(fields: Mapping[str, Any]) -> Placed:
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
-    """What was found in one volume of a stack, and the grid of the group that it lies on."""
+class Part:
+    """What was found in a stack, and the grid of the group that it lies on."""
 
     found: Defacing
     grid: Geometry
 
 
-def _judged(one: Placed, table: pa.Table, argument: FacesArgument, faults: Faults) -> list[_Part] | str:
-    """Return what the volumes of a stack show, or why nobody knows."""
+def _judged(one: Placed, table: pa.Table, argument: FacesArgument, faults: Faults) -> Part | str:
+    """Return what a stack shows, or why nobody knows."""
     stacks = table.column("stack").to_pylist()
     rows = table.filter(pa.array([stack == one.stack for stack in stacks]))
-    matrix = np.reshape(one.matrix, (4, 4))
     try:
-        parts = []
-        for volume, told in _volumes(rows, one, argument):
-            placed = replace(volume.geometry, affine=matrix @ volume.geometry.affine)
-            found = Defacing(Verdict.NO_HEAD)
-            if volume.domain not in _PICTURES:
-                found = find_face(replace(volume, geometry=placed), argument.defacer, told=told)
-            parts.append(_Part(found, placed))
-        return parts
+        volume, told = _volume(rows, one, argument)
+        placed = replace(volume.geometry, affine=np.reshape(one.matrix, (4, 4)) @ volume.geometry.affine)
+        if volume.domain in _PICTURES:
+            return Part(Defacing(Verdict.NO_HEAD), placed)
+        return Part(find_face(replace(volume, geometry=placed), argument.defacer, told=told), placed)
     except Exception as error:  # noqa: BLE001 - the case boundary
         fault = fault_of_case(error, on_internal_error=faults.action)
         if fault.reason == Reason.INTERNAL_ERROR:
@@ -161,52 +155,44 @@ def _judged(one: Placed, table: pa.Table, argument: FacesArgument, faults: Fault
         return f"the images could not be read: {fault.detail}"
 
 
-def _volumes(rows: pa.Table, one: Placed, argument: FacesArgument) -> Iterator[tuple[Volume, bool]]:
-    """Yield each volume that the objects of a stack hold, and whether a header calls it one of the head."""
-    listed = [Listed.of(row) for row in rows.to_pylist()]
-    if is_filed(listed[0].format):
-        files = tuple(read_object(place, argument.sources) for place in listed)
-        own = filed_rows(rows)
-        number = one.frames[0][0] if one.frames else 0
-        stack = filed_parts(filed_stack(own), argument.volumes)[number][0]
-        (facts,) = (row for row in own if row.file_facts is not None)
-        told = shows_face(dataset_of(rows.slice(0, 1).to_pylist()[0]))
-        point = number if one.frames else None
-        yield assemble_filed(stack, files, facts, argument.volumes, part=point, number_type=""), told
-        return
-    datasets = [parse_instance(read_object(place, argument.sources)) for place in listed]
-    told = any(shows_face(dataset) for dataset in datasets)
-    for stack in stacks_for(rows, argument.volumes):
-        for part in admit(stack, argument.volumes):
-            yield assemble(part, datasets, argument.volumes), told
+def _volume(rows: pa.Table, one: Placed, argument: FacesArgument) -> tuple[Volume, bool]:
+    """Return a stack as a build reads it, and whether a header calls it one of the head. Raises CaseError."""
+    rows = rows.add_column(0, "role", pa.array([IMAGE_ROLE] * rows.num_rows, pa.string()))
+    recipe = plain_recipe(argument.volumes)
+    objects = fetch(rows, argument.sources, argument.volumes)
+    plan = CasePlan("", "", "", 0, 0, 0, 0, frames=one.frames)
+    volume = read_volume(plan, objects, recipe, fill=pixels_of(objects.rows, argument.sources, recipe.uids))
+    headers = (objects.first, *(objects.images or kinds_of(objects.rows)))
+    return volume, any(shows_face(header) for header in headers)
 
 
-def _together(members: Sequence[Placed], found: Mapping[str, list[_Part] | str], store: Store) -> Iterator[Seen]:
-    """Write what goes out of each stack, and a picture of each head. All lose the same cells, and no brain of any."""
-    parts = [part for own in found.values() if not isinstance(own, str) for part in own]
-    brain = united(part.found.brain for part in parts)
-    cells = without(united(part.found.gone for part in parts), brain)
+def together(members: Sequence[Placed], found: Mapping[str, Part | str], store: Store) -> Iterator[Seen]:
+    """Write what goes out of each stack, and a picture of each head.
+
+    All lose the same cells, and no brain of any. What was found in a doubtful one goes out of that one alone.
+    """
+    sure = [part.found for part in found.values() if isinstance(part, Part) and not part.found.doubt]
     for one in members:
-        own = found[one.stack]
-        if isinstance(own, str):
-            yield Seen(one.stack, one.series, NOT_JUDGED, own)
+        part = found[one.stack]
+        if isinstance(part, str):
+            yield Seen(one.stack, one.series, NOT_JUDGED, part)
             continue
-        gone = [cells.within(part.grid) for part in own]
-        taken = sum(int(mask.sum()) for mask in gone)
-        lost = sum(int((mask & brain.within(part.grid)).sum()) for mask, part in zip(gone, own, strict=True))
+        own = part.found
+        judged = [*sure, *([own] if own.doubt else [])]
+        brain = united(other.brain for other in judged)
+        cells = without(united(other.gone for other in judged), brain)
+        gone = cells.within(part.grid)
         removal = ""
-        if taken:
-            made = Removal(cells, united(part.found.surface for part in own), np.reshape(one.matrix, (4, 4)))
+        if gone.any():
+            made = Removal(cells, own.surface, np.reshape(one.matrix, (4, 4)))
             removal = made.digest
             store.put(removal_path(removal), made.to_bytes())
-        lead = next((p for p in own if p.found.verdict == Verdict.FACE), own[0])
+        lost = int((gone & brain.within(part.grid)).sum())
         seen = Seen(
-            one.stack, one.series, lead.found.verdict.value,
-            next((part.found.doubt for part in own if part.found.doubt), ""),
-            removal, sum(mask.size for mask in gone), taken, lost, lead.found.figures,
-        )  # fmt: skip
-        if seen.is_head and lead.found.scene is not None:
+            one.stack, one.series, own.verdict.value, own.doubt, removal, gone.size, int(gone.sum()), lost, own.figures
+        )
+        if seen.is_head and own.scene is not None:
             sink = io.BytesIO()
-            Image.fromarray(picture_of(lead.found.scene, cells)).save(sink, format="PNG")
+            Image.fromarray(picture_of(own.scene, cells)).save(sink, format="PNG")
             store.put(picture_path(one.stack), sink.getvalue())
         yield seen

@@ -31,6 +31,7 @@ from builder.imaging.volume import Archived, assemble, assemble_indexed
 from builder.labels import AnyLabel
 from builder.labels.linking import image_row
 from builder.model.case import NO_SPACING, Annotation, Case, Volume
+from builder.model.keyed import Key
 from builder.plan import CasePlan
 from builder.protocols import ImageFacts, LabelObject
 from builder.stages.annotate import Reads, annotate
@@ -101,7 +102,7 @@ def load(
         With its one reason, when the case cannot be used.
     """
     check_face(plan.face)
-    pixels = _judge((objects.first, *(objects.images or _kinds_of(objects.rows))), recipe.deid)
+    pixels = _judge((objects.first, *(objects.images or kinds_of(objects.rows))), recipe.deid)
     known = gate.known
     stack = _stack(plan, objects, recipe)
     volume = _assemble(stack, plan, objects, recipe, known, fill)
@@ -143,6 +144,13 @@ def transformed(case: Case, recipe: Recipe) -> Case:
 def steps_of(volume: Volume, recipe: Recipe) -> tuple[AnyTransform, ...]:
     """Return all transforms for a case with this volume."""
     return (*_straightening(volume, recipe), *recipe.transforms)
+
+
+def plain_recipe(volumes: VolumeOptions) -> Recipe:
+    """Return settings that read an image and nothing else. Its names, under no secret key, leave no process."""
+    uids = UidMap(Key(bytes(32)))
+    deid = Deid(patient_key="${env:UNUSED}")
+    return Recipe(deid, Profile(frozenset()), uids, volumes, Reads({}, {}, "optional", uids), ())
 
 
 def read_volume(plan: CasePlan, objects: Objects, recipe: Recipe, *, fill: PixelFill) -> Volume:
@@ -229,7 +237,7 @@ def _calibrated(images: Sequence[Dataset], recipe: Recipe) -> Calibration:
     return calibrate(images, weight_kg=recipe.volumes.pet_weight_kg)
 
 
-def _kinds_of(rows: pa.Table) -> tuple[Dataset, ...]:
+def kinds_of(rows: pa.Table) -> tuple[Dataset, ...]:
     """Return one data set per distinct combination of the attributes that tell whether pixels may show text."""
     kinds = {tuple(row[name] for name in KIND_COLUMNS): row for row in rows.to_pylist()}
     return tuple(dataset_of(row) for row in kinds.values())

@@ -8,21 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.deid import Deid
-from builder.deid.profile import Profile
-from builder.deid.uids import UidMap
 from builder.errors import CaseError
 from builder.imaging.stacks.options import VolumeOptions
 from builder.model.case import Volume
 from builder.model.geometry import Geometry
-from builder.model.keyed import Key
 from builder.model.parquet import read_parquet
 from builder.plan import CasePlan
 from builder.sources import AnySource
-from builder.stages.annotate import Reads
 from builder.stages.boundary import fault_of_case
 from builder.stages.fetch import fetch, pixels_of
-from builder.stages.prepare import Recipe, read_volume
+from builder.stages.prepare import plain_recipe, read_volume
 from builder.storage import open_store
 from builder.transforms.orient import find_turn, turn_array, turn_geometry
 
@@ -34,9 +29,6 @@ PLACES = 4096
 SAME_GRID_VOXELS = 0.05
 SAME_VALUES = 2e-3
 """Largest difference of two values that count as one, in standard deviations: files round what scanners scale."""
-
-_NAMES = Key(bytes(32))
-"""A key for names that leave no process: a signature holds none."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +83,9 @@ def parse_signature(data: bytes) -> Signature | None:
 def _volume(argument: TwinArgument) -> Volume:
     rows = read_parquet(open_store(argument.store, directory_mode=0o700).read(argument.rows))
     case = CasePlan("", "", "", 0, 0, 0, 0, frames=argument.frames)
-    uids = UidMap(_NAMES)
-    deid = Deid(patient_key="${env:UNUSED}")
-    recipe = Recipe(deid, Profile(frozenset()), uids, argument.volumes, Reads({}, {}, "optional", uids), ())
+    recipe = plain_recipe(argument.volumes)
     objects = fetch(rows, argument.sources, argument.volumes)
-    return read_volume(case, objects, recipe, fill=pixels_of(objects.rows, argument.sources, uids))
+    return read_volume(case, objects, recipe, fill=pixels_of(objects.rows, argument.sources, recipe.uids))
 
 
 def _signature(volume: Volume) -> dict[str, Any] | None:

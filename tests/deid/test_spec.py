@@ -230,3 +230,12 @@ def test_anonymity_takes_released_columns() -> None:
     assert spec.deid.anonymity.age_bands == 20
     with pytest.raises(SpecError, match="age_bands with age_years in retain and no age_band"):
         parse_spec(ANONYMOUS.replace(", age_band]", "]").replace("{ANONYMITY}", asked).encode())
+
+
+def test_decisions_about_faces_need_a_search() -> None:
+    """They would say nothing where faces stay, and a person would believe that somebody looks."""
+    for option in ("face_review: all", "face_decisions: heads.csv"):
+        text = ANONYMOUS.replace("anonymity: {ANONYMITY}", f"faces: FACES, {option}")
+        with pytest.raises(SpecError, match="expected faces: remove or refuse"):
+            parse_spec(text.replace("FACES", "keep").encode())
+        assert parse_spec(text.replace("FACES", "remove").encode()).deid.faces == "remove"
