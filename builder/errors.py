@@ -94,6 +94,7 @@ class Reason(StrEnum):
     SOURCE_CHANGED = "source_changed"
     SOURCE_MISSING = "source_missing"
     SOURCE_INCOMPLETE = "source_incomplete"
+    HEADERS_DISAGREE = "headers_disagree"
     # geometry
     UNKNOWN_GEOMETRY = "unknown_geometry"
     IRREGULAR_SPACING = "irregular_spacing"

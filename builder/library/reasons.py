@@ -74,6 +74,10 @@ _TEXTS: Mapping[Reason, tuple[str, str]] = {
         "`missing: exclude`. Nothing is known against the study itself.",
         "Run the same command again when the server is well: the study is asked for again each time.",
     ),
+    Reason.HEADERS_DISAGREE: (
+        "A series that was planned from tables of its archive, and whose headers, read in the build, say otherwise.",
+        "Leave `headers` out of the idc source: the plan is then made from the headers. Tell the archive.",
+    ),
     Reason.UNKNOWN_GEOMETRY: (
         "Slices whose positions or orientation are absent or contradict each other; their order cannot be proved.",
         "Use the original instead of a converted or anonymised copy, which may have lost these attributes.",

@@ -5,6 +5,7 @@ holds keyed names only.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -363,6 +364,17 @@ LEDGER = schema(
     )
 )
 """Keyed, one row per file found: the totals of the report are counts of this table."""
+
+
+FROM_TABLES: Final = "dicom_series"
+"""Format of a row of INSTANCES that stands for a whole series of which only tables tell; its ``number_of_frames`` is
+the number of its files."""
+
+
+def files_in(table: pa.Table) -> list[int]:
+    """Return for how many files each row of INSTANCES stands."""
+    pairs = zip(*(table.column(name).to_pylist() for name in ("format", "number_of_frames")), strict=True)
+    return [count if form == FROM_TABLES else 1 for form, count in pairs]
 
 
 def is_used(cohort: pa.Table) -> pa.ChunkedArray:

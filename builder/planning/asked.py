@@ -26,7 +26,7 @@ def asked_columns(spec: DatasetSpec) -> tuple[str, ...]:
     """Return, sorted, the names in CHOICE that a spec uses anywhere, except those of its clinical tables."""
     columns = columns_of(spec.clinical, labelled=bool(spec.labels), classes=class_fields(spec.class_labels))
     schema = columns_of_images(columns, spec.cohort.partners)
-    named = {name for text in _expressions(spec.cohort) for name in compile_expression(text, schema).columns}
+    named = {name for text in expressions(spec.cohort) for name in compile_expression(text, schema).columns}
     named |= {name.removeprefix("-") for name in spec.cohort.prefer}
     named |= {name.removeprefix("-") for image in spec.cohort.images.values() for name in image.prefer}
     named |= {*spec.splits.stratify, *spec.report.groups, *spec.report.outcomes, *spec.deid.retain}
@@ -66,7 +66,8 @@ def asked_values(
     return made
 
 
-def _expressions(cohort: Cohort) -> Iterator[str]:
+def expressions(cohort: Cohort) -> Iterator[str]:
+    """Yield the expressions of a cohort over columns of series."""
     if cohort.image is not None:
         yield cohort.image
     yield from (image.select for image in cohort.images.values())

@@ -25,7 +25,7 @@ from builder.stages.index import IndexArgument, run_index
 from builder.stages.parts import PartPlan, plan_index
 from builder.stages.stack_rows import STACKS
 from builder.stages.survey import IDENTITIES, SurveyArgument, stated, survey_chunk
-from builder.storage import Store
+from builder.storage import Store, open_store
 
 INDEX = "index"
 INVENTORY = "inventory"
@@ -60,6 +60,8 @@ class Inventory:
         Number of studies that are left out, until the next run, because their source did not give them whole.
     withdrawn
         Persons who withdrew and of whom the sources list files: these count in ``files`` and are in no table.
+    later
+        Addresses of tables of headers that the build read, of series that were planned from tables.
     """
 
     store: Store
@@ -67,6 +69,7 @@ class Inventory:
     files: int
     incomplete: int = 0
     withdrawn: tuple[Gone, ...] = ()
+    later: tuple[str, ...] = ()
 
     def annotations(self, *, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the annotation objects and files, with schema INSTANCES."""
@@ -79,6 +82,11 @@ class Inventory:
     def chunk(self, number: int, *, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the instances of a chunk."""
         return self._read(self.chunks[number], columns)
+
+    def headers_read_later(self, address: str, *, columns: Sequence[str]) -> pa.Table:
+        """Read a table of ``later``."""
+        folder, _, name = address.rpartition("/")
+        return read_parquet(open_store(folder, directory_mode=0o700).read(name), columns=list(columns))
 
     def stamps(self) -> str:
         """Fingerprint when every file was written, as its source tells it."""

@@ -45,6 +45,7 @@ from builder.planning.registry import known_again, registry_facts, registry_line
 from builder.planning.reviews import read_reviews
 from builder.planning.roster import TRUE_AGE, Roster, clear_cohort
 from builder.planning.shard_plans import write_shard_plans
+from builder.planning.stated import check_stated
 from builder.spec import DatasetSpec
 from builder.split.withdrawn import Withdrawn
 from builder.stages.gating import gate_of
@@ -59,6 +60,7 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
         When a column the spec names does not exist, a licence does not allow the use that must be proven, or nothing
         is left to build.
     """
+    check_stated(inputs.spec)
     spec, key, private, inventory = inputs.spec, inputs.key, inputs.private, inputs.inventory
     stacks = inputs.survey.stacks()
     table = inventory.annotations()

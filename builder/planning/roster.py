@@ -129,7 +129,8 @@ class Roster:
         """Yield the distinct combinations of identifying columns, chunk by chunk."""
         wanted = list(_OF_PERSONS)
         tables = [lambda n=n: self.inventory.chunk(n, columns=wanted) for n in range(len(self.inventory.chunks))]
-        reads: list[Callable[[], pa.Table]] = [*tables, lambda: self.inventory.annotations(columns=wanted)]
+        later = [lambda n=n: self.inventory.headers_read_later(n, columns=wanted) for n in self.inventory.later]
+        reads: list[Callable[[], pa.Table]] = [*tables, *later, lambda: self.inventory.annotations(columns=wanted)]
         for read in reads:
             yield read().group_by(wanted).aggregate([])
 

@@ -17,7 +17,7 @@ from builder.imaging.pixels.types import common_type
 from builder.model.canonical import fingerprint
 from builder.model.layout import RECEIPT, shard_path
 from builder.model.parquet import parquet_bytes
-from builder.model.tables import INSTANCES, used_rows
+from builder.model.tables import FROM_TABLES, INSTANCES, used_rows
 from builder.patches import estimate
 from builder.plan import (
     NAMED,
@@ -168,7 +168,7 @@ def count_touched(before: ShardPlan, now: ShardPlan) -> int:
 def _encoded(objects: pa.Table) -> bool:
     """Return whether any object of a shard has compressed pixels, or does not say."""
     rows = zip(*(objects.column(c).to_pylist() for c in ("format", "transfer_syntax_uid")), strict=True)
-    return any(form == "dicom" and syntax not in NATIVE for form, syntax in rows)
+    return any(form == FROM_TABLES or (form == "dicom" and syntax not in NATIVE) for form, syntax in rows)
 
 
 def _chosen(spec: DatasetSpec, cohort: pa.Table) -> list[_Chosen]:

@@ -11,6 +11,7 @@ from builder.model.canonical import fingerprint
 from builder.model.keyed import Key
 from builder.model.layout import MANIFEST, WITHDRAWN, parse_current, parse_manifest, stored_object, version_path
 from builder.model.parquet import parquet_bytes, read_parquet
+from builder.model.tables import FROM_TABLES, files_in
 from builder.persons import Persons
 from builder.plan import key_check
 from builder.planning.inputs import PlanInputs
@@ -136,11 +137,10 @@ def _left(
 
     def kept(table: pa.Table, *, count: bool = True) -> pa.Array:
         people = persons.keys_of(table)
-        uids = table["sop_instance_uid"].to_pylist() if count else ()
-        for person, uid in zip(people, uids, strict=False):
+        for person, uid, form, number in zip(people, *_counted_by(table), strict=True) if count else ():
             if person is not None and person in gone:
-                files[gone[person]] += 1
-                instances[gone[person]] += uid is not None
+                files[gone[person]] += number
+                instances[gone[person]] += number if uid is not None or form == FROM_TABLES else 0
         return pa.array([person not in gone for person in people], pa.bool_())
 
     parts = tuple(replace(part, store=store.url) for part in survey.parts)
@@ -163,6 +163,11 @@ def _left(
     )
     keep_inventory(found)
     return found, replace(survey, store=store, parts=parts)
+
+
+def _counted_by(table: pa.Table) -> tuple[list[str | None], list[str | None], list[int]]:
+    """Return SOPInstanceUID, format and number of files of each row of INSTANCES."""
+    return table["sop_instance_uid"].to_pylist(), table["format"].to_pylist(), files_in(table)
 
 
 def _added(gone: Gone, before: Gone | None) -> Gone:

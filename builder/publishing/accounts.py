@@ -21,8 +21,10 @@ from builder.planning.rows import rows_of
 from builder.publishing.ledger import (
     DUPLICATE,
     EXCLUDED,
+    FILES,
     LABEL,
     OF_FILES,
+    OF_IMAGES,
     PERSONS,
     QUARANTINED,
     USED,
@@ -105,9 +107,12 @@ def account(plan: DatasetPlan, receipts: Mapping[str, Receipt], inventory: Inven
     stacks = {place: _fate(row, shard_of, excluded) for place, row in deciding.items()}
     fates = Fates(stacks, _annotation_fates(plan, shard_of, excluded))
     totals = Totals()
-    ledger = pa.concat_tables([LEDGER.empty_table(), *chained(_parts(plan, inventory, survey, fates), totals)]).sort_by(
+    parts = chained(_parts(plan, inventory, survey, fates), totals)
+    ledger = pa.concat_tables([LEDGER.empty_table(), *parts], promote_options="default").sort_by(
         [("object_key", "ascending"), ("status", "ascending")]
     )
+    if FILES in ledger.column_names:
+        ledger = ledger.set_column(ledger.num_columns - 1, FILES, pc.fill_null(ledger[FILES], 1))
     gone = _instances(rows, deciding)
     used = sum(gone[row.case_key] for row in rows if row.is_used(excluded))
     check_totals(totals, files=inventory.files, published={"instances": used})
@@ -145,7 +150,7 @@ def keep_accounts(plan: DatasetPlan, accounts: Accounts) -> None:
 
 def _parts(plan: DatasetPlan, inventory: Inventory, survey: Survey, fates: Fates) -> Iterator[tuple[pa.Table, bool]]:
     for number in range(len(inventory.chunks)):
-        chunk, membership = inventory.chunk(number, columns=OF_FILES), survey.membership(number)
+        chunk, membership = inventory.chunk(number, columns=OF_IMAGES), survey.membership(number)
         yield image_ledger(chunk, membership, fates, persons=plan.persons, key=plan.key), True
     for table, is_dicom in _by_kind(inventory.annotations(columns=OF_FILES)):
         yield annotation_ledger(table, fates, persons=plan.persons, key=plan.key), is_dicom

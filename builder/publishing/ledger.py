@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from builder.errors import LayoutError, Reason
 from builder.model.keyed import Key
-from builder.model.tables import LEDGER
+from builder.model.tables import LEDGER, files_in
 from builder.persons import Persons
 
 USED, LABEL, EXCLUDED, QUARANTINED, DUPLICATE = "used", "label", "excluded", "quarantined", "duplicate"
@@ -20,6 +20,12 @@ OF_FILES = (
     *("patient_id", "issuer_of_patient_id"),
 )
 """Columns of INSTANCES from which a ledger is made."""
+
+OF_IMAGES = (*OF_FILES, "format", "number_of_frames")
+"""The same for images."""
+
+FILES = "files"
+"""Column of a ledger in which rows stand for series that were planned from tables: how many files each has."""
 
 PERSONS = "persons"
 """Stage at which persons are left out who withdrew."""
@@ -54,11 +60,12 @@ class Totals:
     _best: dict[str, dict[str, int]] = field(default_factory=lambda: {"series": {}, "studies": {}, "persons": {}})
 
     def add(self, table: pa.Table, *, instances: bool) -> None:
-        """Count the rows of a ledger part."""
+        """Count the files of a ledger part: one a row, unless the part says how many (``FILES``)."""
         statuses = table.column("status").to_pylist()
-        self.files.update(statuses)
-        if instances:
-            self.instances.update(statuses)
+        files = table.column(FILES).to_pylist() if FILES in table.column_names else [1] * table.num_rows
+        for status, count in zip(statuses, files, strict=True):
+            self.files[status] += count
+            self.instances[status] += count if instances else 0
         for level, column in (("series", "series_key"), ("studies", "study_key"), ("persons", "person_key")):
             best = self._best[level]
             for name, status in set(zip(table.column(column).to_pylist(), statuses, strict=True)):
@@ -78,7 +85,9 @@ def image_ledger(chunk: pa.Table, membership: pa.Table, fates: Fates, *, persons
     """Return the ledger rows of a chunk of image instances, in schema LEDGER."""
     stacks = zip(membership.column("series").to_pylist(), membership.column("stack").to_pylist(), strict=True)
     found = [fates.stacks.get(stack, _NO_IMAGE) for stack in stacks]
-    return _ledger(chunk, found, persons=persons, key=key)
+    table = _ledger(chunk, found, persons=persons, key=key)
+    files = files_in(chunk)
+    return table if max(files, default=1) == 1 else table.append_column(FILES, pa.array(files, pa.int64()))
 
 
 def annotation_ledger(table: pa.Table, fates: Fates, *, persons: Persons, key: Key) -> pa.Table:

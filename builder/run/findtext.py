@@ -13,6 +13,7 @@ from builder.model.canonical import fingerprint
 from builder.model.tables import INSTANCES
 from builder.pixeltext.engines import rapid, tesseract
 from builder.pixeltext.finding import VERSION
+from builder.planning.stated import refuse_stated
 from builder.protocols import Progress
 from builder.release.devices import read_devices
 from builder.release.found import FOUND, SEARCH, TEXT, found_table
@@ -121,6 +122,7 @@ def find_text(
     ):
         noted = JournalProgress(shown, journal)
         faults = Faults(default_action(environ), noted_in(journal))
+        refuse_stated(asked.spec.sources, what="the search for text in pixels")
         planned = plan_asked(asked, runner, noted, faults)
         if planned.refused:
             raise OutcomeError("\n  ".join(["find-text: " + "; ".join(planned.refused), *planned.hints()]))

@@ -29,7 +29,7 @@ from builder.planning.making import make_plan
 from builder.planning.registry import next_registry, published, still_published
 from builder.planning.twins import leave_out_twins
 from builder.planning.withdrawn import with_history
-from builder.protocols import Progress
+from builder.protocols import Progress, is_deferred
 from builder.publishing.accounts import account, keep_accounts
 from builder.publishing.leaks import Compared, compare, deal_again
 from builder.publishing.outcome import check_plan
@@ -51,7 +51,7 @@ from builder.stages.boundary import Faults, InternalError, OnInternalError, defa
 from builder.stages.copied import copy_shard
 from builder.stages.graph import Runner, Task
 from builder.stages.isolate import isolate_shard
-from builder.stages.shard import CASES, ShardArgument, build_shard
+from builder.stages.shard import CASES, HEADERS, ShardArgument, build_shard
 from builder.storage import Store, open_store
 
 PUBLISHED = "published.json"
@@ -245,6 +245,7 @@ def _build(
     if planned.refused:
         _with_report(planned)  # so that builder explain can say why
     check_plan(plan, hints=planned.hints())
+    deferred = any(is_deferred(source) for source in plan.spec.sources)
     prints = beside.join(PRINTS) if plan.spec.leaks.pixels != "off" else None
     tasks = [
         Task(
@@ -259,6 +260,7 @@ def _build(
                 beside.join(FOLDER).url,
                 beside.join(CASES).url,
                 planned.before,
+                deferred,
             ),
             memory=shard.peak_bytes,
             isolate=isolate_shard,
@@ -285,7 +287,8 @@ def _build(
     from builder.publishing.finish import finish
 
     unmoved = still_published(dataset, plan.registry.current, guard)
-    done = finish(plan, compared, planned.inventory, planned.survey, dataset, guard=unmoved)
+    inventory = replace(planned.inventory, later=_read_later(beside.join(CASES)) if deferred else ())
+    done = finish(plan, compared, inventory, planned.survey, dataset, guard=unmoved)
     note_published(beside, done.version)
     if not faults.count and not incomplete:  # otherwise the next run tries the cases again, with the same inputs
         # the next run starts from the registry that this one leaves, in which the comparison of images may have joined
@@ -294,6 +297,11 @@ def _build(
         found = {"inputs": known, "published": done.__dict__, "stamps": stamps}
         private.put(PUBLISHED, json.dumps(found).encode())
     return Built(dataset.url, done, len(plan.shards), resumed, internal_errors=faults.count, planned=planned)
+
+
+def _read_later(cases: Store) -> tuple[str, ...]:
+    """Return where the shards left who their headers name: also of other plans, for nobody's name may leave."""
+    return tuple(f"{cases.url}/{path}" for path in sorted(cases.list()) if path.endswith(HEADERS))
 
 
 def _with_report(planned: Planned) -> Planned:

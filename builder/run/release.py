@@ -14,6 +14,7 @@ from builder.model.canonical import fingerprint
 from builder.model.keyed import Key
 from builder.model.layout import CURRENT
 from builder.planning.offsets import read_lives
+from builder.planning.stated import refuse_stated
 from builder.protocols import Progress
 from builder.release.cleaning import Rules
 from builder.release.crosswalk import crosswalk_table
@@ -133,6 +134,7 @@ def release(
         noted = JournalProgress(shown, journal)
         faults = Faults(on_internal_error or default_action(environ), noted_in(journal))
         try:
+            refuse_stated(asked.spec.sources, what="a release")
             planned = plan_asked(asked, runner, noted, faults)
             outcome = _release(planned, asked.to, runner, noted, guard=lease.check, faults=faults, own=own)
             if own is not None:

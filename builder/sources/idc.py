@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final, Literal
 from urllib.parse import quote, urlencode
 from xml.etree import ElementTree
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
@@ -20,6 +21,7 @@ from builder.sources.contents import place_of
 from builder.sources.counted import UNLISTED, confirmed
 from builder.sources.described import Remote
 from builder.sources.http import Answer, Server, host_of, server
+from builder.sources.idc_stated import stated_columns, stated_rows
 from builder.sources.idc_tables import GCS_BUCKET, ON_GCS, UUID, Chosen, Tables, Wanted, choose, read_s5cmd
 from builder.sources.patience import Fault, persist
 from builder.sources.together import in_order
@@ -64,6 +66,9 @@ class Idc(Remote):
         Release of the IDC whose content is wanted; with ``prior``, revised series come as they were then.
     store
         ``aws`` or ``gcs``: the provider whose public buckets are asked.
+    headers
+        ``first``: every chosen series is listed and every header read before the plan. ``when_needed``: the plan stands
+        from index and tables alone, and each shard lists and reads its own series when it is built.
     endpoint
         URL of a bucket, with ``{bucket}`` in place of its name. The default is the public bucket of ``store``.
     """
@@ -84,6 +89,7 @@ class Idc(Remote):
     prior: str | None = None
     version: int | None = Field(default=None, ge=1)
     store: Literal["aws", "gcs"] = "aws"
+    headers: Literal["first", "when_needed"] = "first"
     endpoint: str | None = None
 
     @model_validator(mode="after")
@@ -92,7 +98,7 @@ class Idc(Remote):
             raise ValueError(
                 "found no collections, patients, series or manifest, expected at least one: the IDC holds 90 TB"
             )
-        if self.tables and not self.select:
+        if self.tables and not (self.select or self.deferred):
             raise ValueError("found tables without select, expected an expression that chooses by them")
         return self
 
@@ -100,11 +106,32 @@ class Idc(Remote):
         """Return what was chosen from the tables, beside what every source tells."""
         return (self._choice.news, *super().news(now))
 
+    @property
+    def deferred(self) -> bool:
+        """Return whether a plan takes what the tables state, and the files are listed when a shard needs them."""
+        return self.headers == "when_needed"
+
+    def stated(self, entries: Sequence[Entry]) -> pa.Table:
+        """Return by columns of INSTANCES what the tables state of series that ``list`` gave. Raises SpecError."""
+        places, rows = stated_rows(self._tables, self._wanted)
+        return rows.take(pa.array([places[entry.path.split("/")[1]] for entry in entries], pa.int64()))
+
+    def states(self) -> frozenset[str]:
+        """Return the columns of INSTANCES that the tables state. Raises SpecError when they state no geometry."""
+        return stated_columns(self._tables)
+
+    def files_of(self, series: Entry) -> Sequence[Entry]:
+        """List the files of a series that ``list`` gave. Raises SourceError."""
+        bucket, prefix, _ = series.path.split("/")
+        return self._list_files(bucket, prefix, int(series.stamp))
+
     def _list_series(self, row: Mapping[str, Any]) -> Sequence[Entry]:
         """List the files of a series."""
-        bucket, prefix = self._bucket_of(row), row["crdc_series_uuid"]
+        return self._list_files(self._bucket_of(row), row[UUID], row["instanceCount"])
+
+    def _list_files(self, bucket: str, prefix: str, count: int | None) -> Sequence[Entry]:
         try:
-            found = self._objects(self._server(bucket), prefix, row["instanceCount"])
+            found = self._objects(self._server(bucket), prefix, count)
         except IncompleteError as error:
             self._left_out(error)
             return [Entry(f"{bucket}/{prefix}", 0, UNLISTED)]
@@ -123,6 +150,9 @@ class Idc(Remote):
     def list(self) -> Iterator[Entry]:
         """List every file of the chosen series, by series. Paths are ``bucket/series/instance.dcm``, stamps the ETags.
 
+        With ``headers: when_needed`` no bucket is asked: an entry is a series, ``bucket/series/``, its size and its
+        stamp, the number of its files, are those of the index.
+
         Raises
         ------
         SourceError
@@ -130,6 +160,12 @@ class Idc(Remote):
         SpecError
             When the index is missing or is not an index.
         """
+        if self.deferred:
+            stated_rows(self._tables, self._wanted)
+            for row in self._chosen():
+                size = int((row.get("series_size_MB") or 0) * 1e6)
+                yield Entry(f"{self._bucket_of(row)}/{row[UUID]}/", size, str(row["instanceCount"]))
+            return
         for entries in in_order(self._list_series, self._chosen(), width=self.at_once):
             yield from entries
 
@@ -194,12 +230,17 @@ class Idc(Remote):
 
     @property
     def _choice(self) -> Chosen:
+        return choose(self._tables, self._wanted)
+
+    @property
+    def _tables(self) -> Tables:
+        return Tables(self.index, tuple(sorted(self.tables.items())), self.prior or "")
+
+    @property
+    def _wanted(self) -> Wanted:
         values = (self.collections, self.patients, self.modalities, self.series, self.licenses)
         uuids = read_s5cmd(self.manifest) if self.manifest else ()
-        return choose(
-            Tables(self.index, tuple(sorted(self.tables.items())), self.prior or ""),
-            Wanted(tuple(zip(_COLUMNS, values, strict=True)), self.select or "", uuids, self.version),
-        )
+        return Wanted(tuple(zip(_COLUMNS, values, strict=True)), self.select or "", uuids, self.version)
 
     def _bucket_of(self, row: Mapping[str, Any]) -> str:
         """Return the name of a series' bucket at the provider that is asked."""

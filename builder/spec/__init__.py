@@ -24,6 +24,7 @@ from builder.sources.recordings import CURRENT
 from builder.spec.blocks import LeakOptions, MostLost, PersonOptions, ReleaseOptions, ReportOptions, ShardOptions
 from builder.spec.columns import columns_of, columns_of_images, named_columns
 from builder.spec.names import centre_faults, field_faults, retain_faults
+from builder.spec.stated import stated_faults
 from builder.split import Splits
 from builder.transforms import BUILT_IN, AnyTransform, Crop, Intensity
 
@@ -155,6 +156,7 @@ class DatasetSpec(BaseModel):
         _refuse(retain_faults(self.deid.retain, dated))
         _check_text(self)
         _refuse(anonymity_faults(self))
+        _refuse(_late_faults(self))
         _check_sequester(self)
         check_images(self)
         return self
@@ -193,6 +195,19 @@ def anonymity_faults(spec: DatasetSpec) -> Iterator[str]:
                 )
     if not options.sensitive and (options.least_values is not None or options.most_distance is not None):
         yield "deid.anonymity: found least_values or most_distance without sensitive, expected the columns they are of"
+
+
+def _late_faults(spec: DatasetSpec) -> Iterator[str]:
+    rule = spec.shards.fields.get("image")
+    return stated_faults(
+        spec.sources,
+        labels=spec.labels,
+        several_images=bool(spec.cohort.images),
+        clinical=spec.clinical,
+        transforms=spec.transforms,
+        image_type=None if rule is None else rule.dtype,
+        faces=spec.deid.faces,
+    )
 
 
 def _refuse(*faults: Iterable[str]) -> None:

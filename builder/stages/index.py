@@ -15,8 +15,8 @@ from builder.headers.attributes import Header, read_header
 from builder.headers.sniff import HEAD_BYTES, sniff
 from builder.headers.walker import walk
 from builder.model.parquet import parquet_bytes, read_parquet
-from builder.model.tables import INSTANCES
-from builder.protocols import Describing, Description, Entry, Source
+from builder.model.tables import FROM_TABLES, INSTANCES
+from builder.protocols import Deferring, Describing, Description, Entry, Source, is_deferred
 from builder.sources.described import Described
 from builder.sources.together import in_order
 from builder.stages.boundary import InternalError, OnInternalError, describe, fault_of_case
@@ -39,9 +39,12 @@ def index_part(plan: PartPlan, *, store: Store, on_internal_error: OnInternalErr
     listed = read_parquet(store.read(plan.listing)).to_pylist()
     errors: list[InternalError] = []
     entries = [Entry(**row) for row in listed]
-    table = index_partition(
-        plan.source, plan.position, entries, on_internal_error=on_internal_error, tell=errors.append
-    )
+    if is_deferred(plan.source):
+        table = _stated_table(plan.source, plan.position, entries)
+    else:
+        table = index_partition(
+            plan.source, plan.position, entries, on_internal_error=on_internal_error, tell=errors.append
+        )
     data = parquet_bytes(table, compression="lz4")
     statuses = table["status"].to_pylist()
     receipt = PartReceipt(
@@ -219,6 +222,14 @@ def _instance_table(position: int, entries: Sequence[Entry], columns: Mapping[st
     absent = {kind: pa.nulls(count, kind) for kind in {f.type for f in INSTANCES if f.name not in filled}}
     arrays = [filled[f.name] if f.name in filled else absent[f.type] for f in INSTANCES]
     return pa.Table.from_arrays(arrays, schema=INSTANCES)
+
+
+def _stated_table(source: Deferring, position: int, series: Sequence[Entry]) -> pa.Table:
+    """Return a row of INSTANCES for each of some series, with what tables state of it."""
+    stated = source.stated(series)
+    table = _instance_table(position, series, dict(zip(stated.column_names, stated.columns, strict=True)))
+    place = INSTANCES.get_field_index("format")
+    return table.set_column(place, INSTANCES.field(place), pa.repeat(FROM_TABLES, len(series)))
 
 
 def _described_tables(

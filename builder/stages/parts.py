@@ -11,7 +11,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from builder.model.parquet import parquet_bytes
-from builder.protocols import Entry, Source
+from builder.protocols import Entry, Source, is_deferred
 from builder.sources import layout_in
 from builder.stages.boundary import InternalError
 from builder.storage import Store
@@ -102,7 +102,8 @@ def plan_index(source: Source, position: int, *, store: Store) -> Iterator[PartP
     """
     for entries in partition(source.list()):
         name = part_name(source, position, entries)
-        plan = PartPlan(source, position, name, len(entries), sum(entry.size for entry in entries))
+        files = sum(int(entry.stamp) for entry in entries) if is_deferred(source) else len(entries)
+        plan = PartPlan(source, position, name, files, sum(entry.size for entry in entries))
         if not store.exists(plan.receipt):
             store.put(plan.listing, parquet_bytes(_entry_table(entries), compression="lz4"))
         yield plan

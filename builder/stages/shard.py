@@ -42,6 +42,7 @@ from builder.stages.loading import (
     rows_of_case,
     rows_of_image,
 )
+from builder.stages.opening import opened
 from builder.stages.planned import load_plan
 from builder.stages.prepare import read_volume
 from builder.storage import Store, open_store
@@ -50,6 +51,9 @@ SPEC = "spec.json"
 VERDICTS = "verdicts"
 CASES = "cases"
 """Folder of the private workspace for what is kept of each case of a shard."""
+
+HEADERS = ".headers.parquet"
+"""Ending of the files there that keep what the headers of a shard name."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ class ShardArgument:
     """Store for what a copy of the shard's samples must know of each case; empty when nothing is kept."""
     before: str = ""
     """Store of the published version's plan, where samples are copied from its shards instead of being made."""
+    deferred: bool = False
+    """Whether series of the shard were planned from tables, so that the names in their headers are kept for the end."""
 
 
 @dataclass(frozen=True)
@@ -93,27 +99,31 @@ def build_shard(argument: ShardArgument) -> ShardOutcome:
     dataset = open_store(argument.dataset)
     before, name, receipt = _finished(dataset, argument.shard)
     prints = open_store(argument.prints, directory_mode=0o700) if argument.prints else None
-    if receipt is not None and (prints is None or prints.exists(prints_path(name))):
-        return ShardOutcome(name, receipt.rows, receipt.cases, len(receipt.excluded), True)
+    cases = open_store(argument.cases, directory_mode=0o700) if argument.cases else None
     store = open_store(argument.plan, directory_mode=0o700)
+    if receipt is not None and _left_beside(name, prints, cases if argument.deferred else None):
+        return ShardOutcome(name, receipt.rows, receipt.cases, len(receipt.excluded), True)
     spec = planned_spec(store, argument)
-    plan = replace(load_plan(store, argument.shard), fingerprint=name)
+    errors: list[InternalError] = []
+    faults = Faults(argument.on_internal_error, errors.append)
+    found = opened(replace(load_plan(store, argument.shard), fingerprint=name), spec, faults)
+    plan = found.plan
+    if argument.deferred and cases is not None:
+        cases.put(headers_path(name), parquet_bytes(found.named))
     key = resolve_key(spec.deid.patient_key, environ, read=read_file)
     if receipt is not None:
-        assert prints is not None
-        prints.put(prints_path(name), parquet_bytes(prints_table(retake(plan, receipt, spec, key=key))))
+        if prints is not None and not prints.exists(prints_path(name)):
+            prints.put(prints_path(name), parquet_bytes(prints_table(retake(plan, receipt, spec, key=key))))
         return ShardOutcome(name, receipt.rows, receipt.cases, len(receipt.excluded), True)
-    errors: list[InternalError] = []
-    cases = open_store(argument.cases, directory_mode=0o700) if argument.cases else None
+    convicted = {**_convicted(store, argument.shard), **found.refused}
     beside = Beside(prints, store, cases)
-    receipt = write(
-        plan, spec, dataset, key=key, convicted=_convicted(store, argument.shard), beside=beside,
-        faults=Faults(argument.on_internal_error, errors.append),
-    )  # fmt: skip
+    receipt = write(plan, spec, dataset, key=key, convicted=convicted, beside=beside, faults=faults)
     if before is not None and same_content(before, receipt):
         discard(dataset, receipt)
         if prints is not None:
             prints.put(prints_path(before.fingerprint), prints.read(prints_path(name)))
+        if argument.deferred and cases is not None:
+            cases.put(headers_path(before.fingerprint), cases.read(headers_path(name)))
         name = before.fingerprint
     incomplete = sum(case.reason == Reason.SOURCE_INCOMPLETE for case in receipt.excluded)
     return ShardOutcome(name, receipt.rows, receipt.cases, len(receipt.excluded), False, tuple(errors), incomplete)
@@ -158,6 +168,18 @@ def _finished(dataset: Store, planned: str) -> tuple[Receipt | None, str, Receip
 def prints_path(shard: str) -> str:
     """Return the path of a shard's prints in their store."""
     return f"{shard}.{PRINTS_VERSION}.parquet"
+
+
+def headers_path(shard: str) -> str:
+    """Return the path of what the headers of a shard name, where its series were planned from tables."""
+    return f"{shard}{HEADERS}"
+
+
+def _left_beside(shard: str, prints: Store | None, cases: Store | None) -> bool:
+    """Return whether a finished shard left what the end of a build needs."""
+    return (prints is None or prints.exists(prints_path(shard))) and (
+        cases is None or cases.exists(headers_path(shard))
+    )
 
 
 @dataclass(frozen=True)
@@ -276,7 +298,8 @@ def rehearse(argument: ShardArgument, number: int) -> None:
         one = ShardPlan(
             plan.fingerprint, plan.bucket, (plan.cases[number],), _alone(rows_of_case(plan, number)), plan.faces
         )
-        write(one, spec, open_store(folder), key=key)
+        found = opened(one, spec, Faults())
+        write(found.plan, spec, open_store(folder), key=key, convicted=found.refused)
 
 
 def shard_writer(plan: ShardPlan, spec: DatasetSpec, dataset: Store) -> AbstractContextManager[ShardWriter]:

@@ -26,6 +26,7 @@ from builder.model.tables import (
     TYPE_COLUMNS,
     WHOLE,
     Column,
+    files_in,
     schema,
 )
 from builder.stages.inner import Candidate
@@ -181,7 +182,7 @@ def stack_row(
 
 def left_out_row(instances: pa.Table, fault: CaseError, *, origin: Origin) -> dict[str, Any]:
     """Return the row of a series that failed: one unusable stack of all its instances."""
-    size, count = sum(instances.column("size").to_pylist()), instances.num_rows
+    size, count = sum(instances.column("size").to_pylist()), sum(files_in(instances))
     verdict = Verdict.UNKNOWN_GEOMETRY.value
     shape = Shape(0, "", verdict, fault.detail, instances=count, frames=count, bytes=size, slices=0, channels=1)
     first = {name: instances.column(name)[0].as_py() for name in instances.column_names}
@@ -252,7 +253,7 @@ def _described(stack: Stack, members: pa.Table, first: Mapping[str, Any]) -> Des
     sex = (first["patient_sex"] or "").strip().upper()
     return Described(
         frame_of_reference_uid=stack.frame_of_reference,
-        slice_thickness_mm=_thickness(first["slice_thickness"]),
+        slice_thickness_mm=thickness_mm(first["slice_thickness"]),
         header_findings="; ".join(str(f) for f in lint_stack(stack, first["kvp"])) or None,
         vendor=normalise(first["manufacturer"]),
         body_part=first["body_part_examined"],
@@ -265,7 +266,7 @@ def _described(stack: Stack, members: pa.Table, first: Mapping[str, Any]) -> Des
     )
 
 
-def _thickness(stated: float | None) -> float | None:
+def thickness_mm(stated: float | None) -> float | None:
     """Return a slice thickness, None for one that no slice has: 0 would be the thinnest of all."""
     return stated if stated is not None and stated > 0 else None
 

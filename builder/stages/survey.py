@@ -20,6 +20,7 @@ from builder.sources import AnySource
 from builder.stages.boundary import InternalError, OnInternalError, describe, fault_of_case
 from builder.stages.inner import Candidate, admitted, opened
 from builder.stages.stack_rows import STACKS, Holding, Origin, left_out_row, stack_row
+from builder.stages.stated_stacks import is_stated, stated_row
 from builder.storage import open_store
 
 MEMBERSHIP = pa.schema([pa.field("series", TEXT), pa.field("stack", pa.int32())])
@@ -156,6 +157,9 @@ def _surveyed(
     instances: pa.Table, name: str, sources: Sequence[AnySource], options: VolumeOptions
 ) -> tuple[list[dict[str, Any]], list[int]]:
     """Return the rows of one series' stacks, and the number in MEMBERSHIP of each instance."""
+    if is_stated(instances):
+        origin = Origin(name, **stated(sources[instances["source"][0].as_py()]))
+        return [stated_row(instances, origin=origin)], [0]
     if is_filed(instances["format"][0].as_py()):
         return _surveyed_file(instances, name, sources, options)
     stacks = [part for stack in stacks_for(instances, options) for part in admitted(stack, options)]

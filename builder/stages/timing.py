@@ -9,8 +9,10 @@ from os import environ
 from builder.deid import resolve_key
 from builder.errors import CaseError
 from builder.patches import cut, describe_fields
+from builder.stages.boundary import Faults
 from builder.stages.gating import cleared, gate_of
 from builder.stages.loading import image_field, load_case, load_image, recipe_of, transformed_set
+from builder.stages.opening import opened
 from builder.stages.planned import load_plan
 from builder.stages.shard import ShardArgument, planned_spec, read_file, shard_writer
 from builder.storage import open_store
@@ -40,12 +42,14 @@ class Steps:
 def measure_case(argument: ShardArgument, clock: Callable[[], float]) -> Steps:
     """Time the steps of the first case of a planned shard by building it alone in ``argument.dataset``."""
     store = open_store(argument.plan, directory_mode=0o700)
-    spec, plan = planned_spec(store, argument), load_plan(store, argument.shard)
+    spec = planned_spec(store, argument)
+    found = opened(load_plan(store, argument.shard), spec, Faults())
+    plan = found.plan
     key = resolve_key(spec.deid.patient_key, environ, read=read_file)
     recipe, gate, marks = recipe_of(spec, key), gate_of(spec), [clock()]
     with shard_writer(plan, spec, open_store(argument.dataset)) as writer:
         try:
-            loaded = [load_case(plan, 0, spec, recipe, gate)]
+            loaded = [load_case(plan, 0, spec, recipe, gate, found.refused)]
             marks.append(clock())
             other = partial(load_image, plan, 0, spec, recipe, gate, None)
             case = transformed_set(loaded.pop, plan.cases[0], spec, recipe, other)
