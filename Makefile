@@ -118,7 +118,7 @@ test-peers: setup $(PEERS)/.installed
 	BUILDER_PEERS_PYTHON=$(abspath $(PEERS))/bin/python $(BIN)/python -m pytest tests/reader/test_frameworks.py \
 	    tests/reader/test_nnunet_epoch.py tests/reader/test_foreign_readers.py
 
-# Features of masks by MIRP, which brings 1.5 GB and so has an environment of its own: IBSI's phantom, and MIRP by hand.
+# Features of masks by MIRP, which brings 1.8 GB and so has an environment of its own: IBSI's phantom, and MIRP by hand.
 RADIOMICS := .radiomics
 $(RADIOMICS)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(RADIOMICS)

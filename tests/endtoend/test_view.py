@@ -141,8 +141,8 @@ def test_voxels_and_masks_are_those_of_the_reader(server, made):
     files = {}
     for name, path in (("image", f"volume/{position}/image/0"), ("tumor", f"overlay/{position}/image")):
         status, headers, data = ask(server, path)
-        assert (status, headers["Content-Encoding"]) == (200, "gzip")
-        files[name] = nibabel.Nifti1Image.from_bytes(gzip.decompress(data))
+        assert (status, headers["Content-Encoding"]) == (200, None), "compressing took longer than all else"
+        files[name] = nibabel.Nifti1Image.from_bytes(data)
         assert np.array_equal(np.asarray(files[name].dataobj), item[name][0].transpose(2, 1, 0))
         corner = item.geometry.affine @ [3, 4, 5, 1]
         assert np.allclose(files[name].affine @ [5, 4, 3, 1], corner * [-1, -1, 1, 1], atol=1e-3)

@@ -21,6 +21,7 @@ SCORES = {
     "classify": (["--column", "label.form", "--epochs", "15"], 0.9, 0.45),
     "detect": (["--label", "box", "--epochs", "25"], 0.9, 0.3),
     "image_text": (["--epochs", "16"], 0.9, 0.45),
+    "reconstruct": (["--epochs", "3"], 0.12, 0.06),
 }
 """The options of examples, the score that each reaches at least, and the one that labels of others reach at most.
 
@@ -56,7 +57,7 @@ def score_of(name: str, *arguments: str, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(sys, "argv", [script.name, *arguments])
     runpy.run_path(str(script), run_name="__main__")
     printed = capsys.readouterr().out
-    return float(re.findall(r"(?:Dice|class|box|own text) (\d\.\d{3})$", printed, re.MULTILINE)[0]), printed
+    return float(re.findall(r"(?:Dice|class|box|own text|variance) (-?\d\.\d{3})$", printed, re.MULTILINE)[0]), printed
 
 
 @pytest.mark.parametrize("name", SCORES)

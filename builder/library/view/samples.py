@@ -1,10 +1,9 @@
 """What the page shows of a dataset: which samples there are, what is known of one, and its voxels."""
 
-import gzip
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -87,6 +86,7 @@ class Samples:
     def about(self, position: int) -> dict[str, Any]:
         """Return what is known of a sample, and how to draw it."""
         overlay = self._overlay(position, self._images[0])
+        counts = np.bincount(overlay.numbers.reshape(-1), minlength=len(overlay.names) + 1)
         item = replace(self.dataset, fields=())[position]
         row = item.row
         place = item.geometry.affine @ np.array([*_centre(overlay), 1.0])
@@ -97,19 +97,19 @@ class Samples:
             "flat": overlay.numbers.shape[0] == 1,
             "focus_mm": [-float(place[0]), -float(place[1]), float(place[2])],  # LPS to RAS, which the page draws in
             "legend": [
-                {"name": name, "colour": COLOURS[n % len(COLOURS)], "voxels": int((overlay.numbers == n + 1).sum())}
+                {"name": name, "colour": COLOURS[n % len(COLOURS)], "voxels": int(counts[n + 1])}
                 for n, name in enumerate(overlay.names)
             ],
             "facts": _shown(self.dataset, row),
         }
 
     def volume(self, position: int, field: str, channel: int) -> bytes:
-        """Return one image of a sample as a NIfTI file, compressed by gzip. Raises SpecError for an unknown one."""
+        """Return one image of a sample as a NIfTI file. Raises SpecError for an unknown one."""
         voxels, affine = self._voxels(position, field, channel)
         return _nifti(voxels, affine)
 
     def overlay(self, position: int, field: str) -> bytes:
-        """Return what is drawn over an image as a NIfTI file, compressed by gzip. Raises SpecError as ``volume``."""
+        """Return what is drawn over an image as a NIfTI file. Raises SpecError as ``volume``."""
         return _nifti(self._overlay(position, field).numbers, self._voxels(position, field, 0)[1])
 
     def picture(self, position: int, field: str, channel: int, *, window: Sequence[float], masks: bool) -> bytes:
@@ -160,25 +160,43 @@ class Samples:
 
     def _voxels(self, position: int, field: str, channel: int) -> tuple[NDArray[Any], Affine]:
         self._check(position, field, channel)
-        item = replace(self.dataset, fields=(field,))[position]
-        voxels = item[field][channel]
+        channels, affine = self._decoded(position, field)
+        voxels = channels[channel]
         small = voxels.dtype in (np.uint8, np.int16, np.uint16, np.int32, np.float32)
-        return voxels if small else voxels.astype(np.float32), ras_affine(item.geometry_of(field))
+        return voxels if small else voxels.astype(np.float32), affine
 
     def _overlay(self, position: int, field: str) -> Overlay:
         self._check(position, field)
-        return overlay_of(self.dataset, position, field)
+        return self._drawn(position, field)
+
+    @cached_property
+    def _decoded(self) -> Callable[[int, str], tuple[NDArray[Any], Affine]]:
+        """The channels of an image and its affine: the last one is kept, for what lies over it is asked for next."""
+        return lru_cache(maxsize=1)(self._decode)
+
+    @cached_property
+    def _drawn(self) -> Callable[[int, str], Overlay]:
+        """What lies over an image: the last ones are kept, which are counted first and sent afterwards."""
+        return lru_cache(maxsize=2)(partial(overlay_of, self.dataset))
+
+    def _decode(self, position: int, field: str) -> tuple[NDArray[Any], Affine]:
+        item = replace(self.dataset, fields=(field,))[position]
+        return item[field], ras_affine(item.geometry_of(field))
 
 
 def _nifti(voxels: NDArray[Any], affine: Affine) -> bytes:
-    """Return a NIfTI file of (slice, row, column) voxels, compressed by gzip; ``affine`` maps them to RAS mm."""
+    """Return a NIfTI file of (slice, row, column) voxels; ``affine`` maps them to RAS mm.
+
+    It is not compressed: on one machine, that took longer than all else together.
+    """
     try:
         import nibabel
     except ImportError as error:
         raise MissingExtra("nibabel") from error
-    image = nibabel.Nifti1Image(np.ascontiguousarray(voxels.transpose(2, 1, 0)), affine[:, [2, 1, 0, 3]])
+    image = nibabel.Nifti1Image(voxels.transpose(2, 1, 0), affine[:, [2, 1, 0, 3]])
     image.header.set_xyzt_units("mm")
-    return gzip.compress(image.to_bytes(), 1, mtime=0)
+    data: bytes = image.to_bytes()
+    return data
 
 
 def _centre(overlay: Overlay) -> tuple[float, float, float]:

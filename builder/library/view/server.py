@@ -201,9 +201,9 @@ class _DatasetSite:
             case ["api", "sample", position]:
                 return as_json(samples.about(number_in(position)))
             case ["volume", position, name, channel]:
-                return Answer(samples.volume(number_in(position), name, number_in(channel)), _NIFTI, "gzip")
+                return Answer(samples.volume(number_in(position), name, number_in(channel)), _NIFTI)
             case ["overlay", position, name]:
-                return Answer(samples.overlay(number_in(position), name), _NIFTI, "gzip")
+                return Answer(samples.overlay(number_in(position), name), _NIFTI)
             case ["picture", position, name, channel]:
                 window = [_real(asked[limit]) for limit in ("low", "high") if limit in asked]
                 limits = window if len(window) == 2 else []
