@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from builder.cli.options import Cluster, Quiet, continuing, filled, style
+from builder.cli.options import Cluster, Quiet, continuing, filled, print_json, style
+from builder.errors import SpecError
 
 site = typer.Typer(help="A hospital's part of a joint dataset: offer, show, approve, build.", no_args_is_help=True)
 federate = typer.Typer(help="Coordinate one dataset over several hospitals.", no_args_is_help=True)
@@ -38,6 +39,17 @@ def site_show(path: Shown) -> None:
     from builder.federation.showing import shown_file
 
     typer.echo(shown_file(path))
+
+
+@site.command("schema")
+def site_schema(kind: Annotated[str, typer.Argument(metavar="KIND", help="spec, offer, plan or receipt.")]) -> None:
+    """Print the JSON Schema of a kind of file, for programs of a site that check what leaves."""
+    from builder.federation.documents import published_schemas
+
+    schemas = published_schemas()
+    if kind not in schemas:
+        raise SpecError(f"KIND: found {kind!r}, expected one of {', '.join(schemas)}")
+    print_json(schemas[kind])
 
 
 @site.command("approve")

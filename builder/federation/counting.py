@@ -16,10 +16,21 @@ EDGES: Final[Mapping[str, tuple[float, ...]]] = {
     "spacing_slice_mm": (0, 0.5, 1, 1.5, 2, 3, 4, 5, 7.5, 10),
     "spacing_row_mm": (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 4),
     "slices": (0, 1, 20, 50, 100, 200, 500, 1000),
+    "intensity_median": (-1024, -900, -700, -300, -100, 0, 40, 80, 150, 300, 1000),
 }
-"""Edges of histograms. A bin holds values from its lower edge up to, but without, its upper edge."""
+"""Edges of histograms. A bin holds values from its lower edge up to, but without, its upper edge.
 
-MOST: Final[Mapping[str, float]] = {"age_years": 120, "spacing_slice_mm": 50, "spacing_row_mm": 20, "slices": 10_000}
+Of several numbers the smallest of a person counts. ``intensity_median`` is of stored samples, so that receipts tell it
+and offers, which nobody has built yet, do not.
+"""
+
+MOST: Final[Mapping[str, float]] = {
+    "age_years": 120,
+    "spacing_slice_mm": 50,
+    "spacing_row_mm": 20,
+    "slices": 10_000,
+    "intensity_median": 65_535,
+}
 """Where the last bin of a quantity is taken to end; larger values are taken to lie there."""
 
 HISTOGRAM: Final = "histogram of "

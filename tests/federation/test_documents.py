@@ -9,7 +9,9 @@ from typing import Any
 import jsonschema
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from typer.testing import CliRunner
 
+from builder.cli import app
 from builder.errors import BuilderError, LayoutError, PrivacyError, SpecError
 from builder.federation.documents import (
     KINDS,
@@ -88,6 +90,20 @@ def test_the_schema_refuses_what_is_added(document):
     facts["document"]["names"] = ["somebody"]
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(facts, published_schemas()[document.kind])
+
+
+@pytest.mark.parametrize("document", EXAMPLES, ids=lambda d: d.kind)
+def test_a_site_prints_the_schema_of_what_leaves(document):
+    done = CliRunner().invoke(app, ["site", "schema", document.kind])
+    schema = json.loads(done.stdout)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(json.loads(written(document)), schema)
+
+
+def test_there_is_no_schema_of_another_kind():
+    done = CliRunner().invoke(app, ["site", "schema", "image"])
+    assert isinstance(done.exception, SpecError)
+    assert "expected one of spec, offer, plan, receipt" in str(done.exception)
 
 
 def _lines(change):

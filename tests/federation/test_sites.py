@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from builder.errors import LayoutError, PrivacyError
-from builder.federation.counting import binned, tell_levels, tell_total
+from builder.federation.counting import EDGES, MOST, binned, tell_levels, tell_total
 from builder.federation.documents import Offer, Plan, Spec, digest
 from builder.federation.joint import make_plan
 from builder.federation.local import local_spec
@@ -166,6 +166,12 @@ def test_quantities_are_told_in_bins():
     named, bins = binned(people(1, 1), "age_years")
     assert named["age_years"].to_pylist() == ["30 to 40", "40 to 50"]
     assert bins["age_years"][-1] == "90 and above"
+    values = pa.table({"intensity_median": [-1000.0, 39.9, 40.0, 5e4, None]})
+    assert binned(values, "intensity_median")[0]["intensity_median"].to_pylist() == [
+        "-1024 to -900", "0 to 40", "40 to 80", "1000 and above", None
+    ]  # fmt: skip
+    assert set(MOST) == set(EDGES)
+    assert all(MOST[name] > edges[-1] for name, edges in EDGES.items())
 
 
 def offer_of(site: str, tmp_path, women: int, men: int) -> Offer:
