@@ -84,9 +84,11 @@ class Place:
 
 
 def find_places(
-    stores: Sequence[Store], private: Store, spec: DatasetSpec, also: Sequence[str]
+    stores: Sequence[Store], private: Store, spec: DatasetSpec, also: Sequence[str], *, noted: Collection[str] = ()
 ) -> tuple[tuple[Place, ...], tuple[str, ...]]:
     """Return the places that are known or named, and what else is known of and cannot be searched.
+
+    ``noted`` are locations that are left out: they were looked at before, and may be cleared by now.
 
     Raises
     ------
@@ -100,6 +102,8 @@ def find_places(
         found.append(Place(url, kind, f"recording {number} of the dataset's builds"))
     for number, text in enumerate(also, 1):
         url = open_store(text).url
+        if url in noted:
+            continue
         homes = [home for store in stores for home in (store.url, private_store(store.url).url)]
         if any(url == home or url.startswith(f"{home}/") for home in homes):
             raise SpecError(
@@ -111,7 +115,7 @@ def find_places(
         others.append("a recording that an earlier release made without a note of its place")
     if spec.splits.previous is not None:
         others.append("the dataset that splits.previous names")
-    unique = {place.url: place for place in reversed(found)}
+    unique = {place.url: place for place in reversed(found) if place.url not in noted}
     return tuple(reversed(unique.values())), tuple(others)
 
 

@@ -128,9 +128,11 @@ class _Work:
 
     def _placed(self, intention: Intention, spec: DatasetSpec) -> Intention:
         """Note the places beside the dataset; of one that is known already, what it was before it was cleared."""
-        found, others = find_places(self._stores(spec), self.private, spec, intention.policy.also)
-        places = {place.url: place for place in (*found, *intention.places)}
-        made = replace(intention, places=tuple(places.values()), not_searched=others)
+        noted = {place.url for place in intention.places}
+        also = intention.policy.also
+        found, others = find_places(self._stores(spec), self.private, spec, also, noted=noted)
+        others = tuple(dict.fromkeys((*intention.not_searched, *others)))
+        made = replace(intention, places=(*intention.places, *found), not_searched=others)
         made.keep(self.private)
         return made
 
