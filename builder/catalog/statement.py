@@ -236,6 +236,8 @@ class Statement(BaseModel):
         On which ground of law the personal data are processed.
     retention
         How long the dataset and its private key are kept, and what happens then.
+    quality_management
+        How the quality of the data is managed: how mature the processes are, who reviews and audits them.
     use_conditions
         Terms of the Data Use Ontology, ``DUO_0000042`` and so on, that say for what the dataset may be used.
     health_catalogue
@@ -270,6 +272,7 @@ class Statement(BaseModel):
     synthetic: bool | None = None
     legal_basis: str | None = None
     retention: str | None = None
+    quality_management: str | None = None
     use_conditions: tuple[UseCondition, ...] = ()
     health_catalogue: HealthCatalogue | None = None
     log_of_use: bool = True

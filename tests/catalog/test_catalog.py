@@ -108,6 +108,7 @@ FULL: dict[str, Any] = {
         annotation=Annotation(protocol="p", rationale="r", annotators="two", tools="x", agreement="0.9"),
         collection="all of one year", collected_by="a clinic", original_purpose="care", assumptions="none",
         mitigation="none", social_impact="some", synthetic=False, legal_basis="consent", retention="ten years",
+        quality_management="a plan, audited",
         use_conditions=("DUO_0000042", "DUO_0000046"), health_catalogue=HEALTH,
     ),
     "sources": (
@@ -425,7 +426,8 @@ def test_checklists_cover_every_item_of_their_sources(stored):
         assert sorted(listed) == sorted(official), name
     law = [item["item"].partition(",")[0] for item in tables["ai_act"]["items"]]
     assert set(law) == {*(f"10(2)({letter})" for letter in "abcdefgh"), "IV 2(d)"}
-    quality = {item["about"] for item in tables["ehds"]["items"] if item["item"].startswith("technical")}
+    assert {item["item"][:3] for item in tables["ehds"]["items"]} - {"bes"} == {f"({letter})" for letter in "abcdef"}
+    quality = {item["about"] for item in tables["ehds"]["items"] if item["item"].startswith("(b)")}
     assert quality >= {"completeness", "uniqueness", "validity", "consistency", "timeliness"}
     assert "values known: 3 of 4 (75.0 %)" in json.dumps(tables["ehds"])
     assert all(i["item"].startswith("rai:") or i["item"].startswith("prov:") for i in tables["neurips_2026"]["items"])

@@ -5,31 +5,25 @@ persons; ``make test-archives`` builds all (``BUILDER_ARCHIVE_PERSONS``), and ha
 """
 
 import io
-import json
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow.parquet as pq
 import pydicom
 import pytest
 from ruamel.yaml import YAML
 
 import builder
-from builder.catalog.documents import catalog
-from builder.catalog.facts import parse_facts
 from builder.run.pipeline import build
 from builder.storage import open_store
-from tests.catalog.recount import recount
+from tests.catalog.records import check_records
 from tests.cluster.conftest import s3
 from tests.cluster.test_s3 import bucket
 from tests.endtoend.trees import KEY, SARCOMA
-from tests.report.recount import numbers, spoiled
 from tests.sources.servers import ORTHANC_MISSING, free_port, http_server, orthanc
 from tests.sources.test_dimse import DCMTK_MISSING, dcmqrscp
 from tests.sources.test_tcia_and_idc import Bucket, nbia, write_index
@@ -203,28 +197,6 @@ def test_idc(cohort: Path, files: dict[str, bytes], local: Path, tmp_path: Path)
         source = {"kind": "idc", "index": str(tmp_path / "index.parquet"), "collections": ["mine"], "endpoint": url}
         check(source, cohort, local, tmp_path)
     check_records(tmp_path / "dataset")
-
-
-def check_records(dataset: Path) -> None:
-    """Each record is valid by the tool of its standard, and each number in it is that of the tables."""
-    place = _version(dataset) / "catalog"
-    facts = json.loads((place / "facts.json").read_bytes())
-    (planned,) = dataset.with_name("dataset.private").glob("plan/*/cohort.parquet")
-    assert recount(place.parent, facts, pd.read_parquet(planned)) == {}
-    changed = spoiled(facts)
-    assert {path for path, _, _ in numbers(changed)} <= set(recount(place.parent, changed, pd.read_parquet(planned)))
-    texts = catalog(parse_facts(facts))
-    assert {name: (place / name).read_text() for name in texts} == texts
-    mlcroissant = pytest.importorskip("mlcroissant", reason="pip install mlcroissant")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it calls what rdflib and pandas are about to drop
-        assert not mlcroissant.Dataset(jsonld=str(place / "croissant.json")).metadata.ctx.issues.errors
-    schema = pytest.importorskip("datacite.schema45", reason="pip install datacite")
-    faults = [e.message for e in schema.validator.iter_errors(json.loads((place / "datacite.json").read_bytes()))]
-    # what only people can state; the specs of the tests state no DOI of the dataset and no date
-    assert all("is a required property" in fault or "TODO" in fault for fault in faults), faults
-    rocrate = pytest.importorskip("rocrate.rocrate", reason="pip install rocrate")
-    assert rocrate.ROCrate(place).name == facts["statement"]["title"]
 
 
 @pytest.mark.skipif(not Path(sys.executable).with_name("weed").exists(), reason="needs a server: make test-archives")

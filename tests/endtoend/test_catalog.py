@@ -3,14 +3,11 @@
 import json
 from pathlib import Path
 
-import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from builder.catalog.documents import catalog
-from builder.catalog.facts import parse_facts, todos
-from tests.catalog.recount import recount
-from tests.report.recount import numbers, spoiled
+from builder.catalog.facts import todos
+from tests.catalog.records import check_records
 
 
 @pytest.fixture(scope="module")
@@ -116,20 +113,8 @@ def test_the_counts_are_those_of_the_tables(version):
     assert set(amounts["associated"]["demographic"]) == {"sex", "age_years", "age_band"}
 
 
-@pytest.fixture(scope="module")
-def private(sarcoma) -> pd.DataFrame:
-    (planned,) = sarcoma.with_name("dataset.private").glob("plan/*/cohort.parquet")
-    return pd.read_parquet(planned)
-
-
-def test_every_number_of_the_records_is_recomputed(version, private):
-    facts = record(version, "facts.json")
-    assert recount(version, facts, private) == {}
-    changed = spoiled(facts)
-    assert {path for path, _, _ in numbers(changed)} <= set(recount(version, changed, private))
-    # nothing but the facts enters a record, so that no number in one is another
-    texts = catalog(parse_facts(facts))
-    assert {n: (version / "catalog" / n).read_text() for n in texts} == texts
+def test_every_record_is_valid_and_every_number_of_it_recomputed(sarcoma):
+    check_records(sarcoma)
 
 
 def test_the_splits_share_what_the_tables_say(version):

@@ -10,6 +10,7 @@ import builder
 from builder.cli import main
 from builder.phantom import write_archive
 from builder.run.pipeline import build
+from tests.catalog.records import check_records
 from tests.endtoend.trees import KEY, ROOT
 
 SPEC = (ROOT / "specs" / "phantom.yaml").read_text()
@@ -50,6 +51,10 @@ def run(capsys):
         return printed.out + printed.err
 
     return call
+
+
+def test_every_record_is_valid_and_every_number_of_it_recomputed(made):
+    check_records(made[0] / "two")
 
 
 def test_words_of_the_owner_change_no_shard(made, run):
