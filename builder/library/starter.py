@@ -167,6 +167,8 @@ def _source(url: str, folder: str, layout: Mapping[str, Any] | None, kind: _Kind
             lines.append(
                 "    # each file counts as a person: if several are of one, say what part of the name is {patient}"
             )
+        elif layout.get("pattern", "").count("{patient}") == 1 and "{patient}/" in layout["pattern"]:
+            lines.append("    # each folder in the place of {patient} counts as a person: is none a visit or an image?")
     return "\n".join(lines) + "\n"
 
 

@@ -253,7 +253,7 @@ def _number_types(spec: DatasetSpec, included: pa.Table) -> dict[str, dict[str, 
         item = voxel - 1 if voxel in (3, 5) else voxel  # less the byte of a padding mask
         for transform in spec.transforms:
             item = transform.item_bytes(item)
-        found.setdefault(TYPES.get(item, f"{item}-byte"), Counter())[modality or "?"] += 1
+        found.setdefault(TYPES.get(item, f"{item}-byte"), Counter())[modality or "of no stated modality"] += 1
     return {name: dict(sorted(counts.items())) for name, counts in sorted(found.items())}
 
 

@@ -184,6 +184,7 @@ def test_a_starter_proposes_the_distances_that_are_there(tmp_path, shape, spacin
     text = starter_spec(found, str(tmp_path), "pretraining", layout=layout)
     assert f"spacing_mm: {said[0]}}}" in text
     assert f"shape: {said[1]}" in text
+    assert "each folder in the place of {patient} counts as a person" in text
 
 
 def listed_by_path(root: Path) -> None:
