@@ -42,8 +42,7 @@ const ready = viewer.attachTo("c");
 async function show(name) {
   await ready;
   await viewer.loadVolumes([{ url: name }]);
-  const { dimsRAS, global_min, global_max } = viewer.volumes[0];
-  return JSON.stringify([Array.from(dimsRAS).slice(1, 4), global_min, global_max]);
+  return JSON.stringify(Array.from(viewer.volumes[0].dimsRAS).slice(1, 4));
 }
 </script>"""
 
@@ -93,7 +92,7 @@ def imported(objects: list[Path], folder: Path) -> None:
 
 
 def shown(images: list[Path], folder: Path) -> None:
-    """Load every image in niivue and compare shape and range with nibabel's."""
+    """Load every image in niivue and compare its shape with nibabel's."""
     home = Path(view.__file__).parent / "page"
     (folder / "niivue.js").write_bytes(gzip.decompress((home / "niivue.js.gz").read_bytes()))
     (folder / "index.html").write_text(PAGE)
@@ -105,17 +104,9 @@ def shown(images: list[Path], folder: Path) -> None:
             name = f"loaded_{path.stem}"
             page.evaluate(f"show('{path.name}').then((said) => {{ window.{name} = said; }}); 0")
             page.until(f"window.{name} !== undefined")
-            shape, low, high = json.loads(page.evaluate(f"window.{name}"))
-            image = nibabel.load(path)
-            values = image.get_fdata()
-            close = all(abs(a - b) <= 1e-3 * max(1.0, abs(b)) for a, b in ((low, values.min()), (high, values.max())))
-            alike = sorted(shape) == sorted(values.shape[:3]) and close
-            wrong += not alike
-            if not alike:
-                print(path.name, shape, values.shape, low, values.min(), high, values.max(), flush=True)
-        print(
-            f"niivue: {len(images)} images shown, {wrong} with another shape or range; it said {page.told}", flush=True
-        )
+            shape = json.loads(page.evaluate(f"window.{name}"))
+            wrong += sorted(shape) != sorted(nibabel.load(path).shape[:3])
+        print(f"niivue: {len(images)} images shown, {wrong} of another shape; it said {page.told}", flush=True)
 
 
 def main() -> None:
