@@ -62,6 +62,8 @@ class Inventory:
         Persons who withdrew and of whom the sources list files: these count in ``files`` and are in no table.
     later
         Addresses of tables of headers that the build read, of series that were planned from tables.
+    earlier
+        Of the same archive, for what its surveys found of series that have not changed.
     """
 
     store: Store
@@ -70,6 +72,7 @@ class Inventory:
     incomplete: int = 0
     withdrawn: tuple[Gone, ...] = ()
     later: tuple[str, ...] = ()
+    earlier: "Inventory | None" = None
 
     def annotations(self, *, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the annotation objects and files, with schema INSTANCES."""
@@ -192,7 +195,8 @@ def take_survey(
 ) -> Survey:
     """Split every series into stacks and judge them by the geometry policy. No pixels are read.
 
-    ``rules`` are a spec's own that say what a series is.
+    ``rules`` are a spec's own that say what a series is. What an earlier survey by the same options found of a series
+    that has not changed since is taken from it.
     """
     places = [stated(source) for source in sources]
     decides = (
@@ -205,12 +209,42 @@ def take_survey(
         SurveyArgument(inventory.store.url, chunk, folder, number, strict, options, faults.action, tuple(rules))
         for number, chunk in enumerate(inventory.chunks)
     )
+    if inventory.earlier is not None and parts:
+        store, chunks = inventory.earlier.store.url, inventory.earlier.chunks
+        parts = _with_earlier(parts, [replace(parts[0], store=store, chunk=c, number=n) for n, c in enumerate(chunks)])
     # headers of multi-frame objects are read again, so servers among the sources limit how many tasks run at once
     lane = min((source.lane for source in sources if source.lane), default="")
     tasks = [Task(f"survey-{number:05d}", survey_chunk, part, lane=lane) for number, part in enumerate(parts)]
     for outcome in progress.track(runner.run(tasks), stage="survey", total=len(tasks)):
         faults.add(outcome.value)
     return Survey(inventory.store, parts)
+
+
+def _with_earlier(parts: Sequence[SurveyArgument], before: Sequence[SurveyArgument]) -> tuple[SurveyArgument, ...]:
+    """Tell every chunk that is not surveyed yet which earlier chunks may hold its series: all are in their order."""
+    if all(_finished(part) for part in parts):
+        return tuple(parts)
+    ranges = [(*_ends(part, "membership", "series"), part.earlier_chunk) for part in before if _finished(part)]
+    found = []
+    for part in parts:
+        if not _finished(part):
+            first, last = _ends(part, "chunk", "series_uid")
+            earlier = tuple(chunk for start, end, chunk in ranges if start <= last and first <= end)
+            part = replace(part, earlier=earlier)
+        found.append(part)
+    return tuple(found)
+
+
+def _finished(part: SurveyArgument) -> bool:
+    return open_store(part.store, directory_mode=0o700).exists(part.membership)
+
+
+def _ends(part: SurveyArgument, table: str, column: str) -> tuple[str, str]:
+    """Return the first and the last UID of a series in a chunk or its membership; a series without one has a name."""
+    store = open_store(part.store, directory_mode=0o700)
+    names = read_parquet(store.read(getattr(part, table)), columns=[column])[column]
+    uids = [name for name in names.unique().to_pylist() if name is not None and not name.startswith("\0")]
+    return (min(uids), max(uids)) if uids else ("\uffff", "")
 
 
 def members(

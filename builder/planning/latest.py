@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 
 from builder.plan import DatasetPlan
-from builder.planning.inventory import Inventory
+from builder.planning.inventory import Inventory, kept_inventory
 from builder.storage import Store
 
 LATEST = "latest.json"
@@ -36,6 +36,17 @@ def note_plan(private: Store, plan: DatasetPlan, inventory: Inventory) -> None:
     """Record that a plan is the latest."""
     made, found = (url.removeprefix(private.url).strip("/") for url in (plan.url, inventory.store.url))
     _write(private, Latest(made, found, inventory.chunks))
+
+
+def latest_inventory(private: Store) -> Inventory | None:
+    """Return the inventory of the latest plan; None if there is none any more."""
+    latest = read_latest(private)
+    if latest is None:
+        return None
+    try:
+        return kept_inventory(private.join(latest.inventory))
+    except FileNotFoundError:
+        return None
 
 
 def note_published(private: Store, version: str) -> None:

@@ -24,7 +24,7 @@ from builder.planning.faces import find_faces
 from builder.planning.forecast import forecast
 from builder.planning.inputs import PlanInputs
 from builder.planning.inventory import INDEX, take_inventory, take_survey
-from builder.planning.latest import note_plan, note_published
+from builder.planning.latest import latest_inventory, note_plan, note_published
 from builder.planning.making import make_plan
 from builder.planning.registry import next_registry, published, still_published
 from builder.planning.twins import leave_out_twins
@@ -175,7 +175,9 @@ def plan_asked(asked: Asked, runner: Runner, progress: Progress, faults: Faults)
         for line in source.news(CLOCK.now()):
             progress.say(line)
     sealed = resolved.splits.sequester
+    earlier = latest_inventory(private)
     inventory = take_inventory(resolved.sources, private, runner=runner, progress=progress, faults=faults)
+    inventory = replace(inventory, earlier=earlier)
     survey = take_survey(
         inventory, resolved.sources, resolved.volumes, runner=runner, progress=progress, faults=faults,
         rules=[Rule(r.column, r.value, r.name, r.when) for r in resolved.cohort.series_rules],

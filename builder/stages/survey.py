@@ -1,6 +1,6 @@
 """Turn chunks of INSTANCES into one row per stack with its verdict, for choosing the cohort. No pixels are read."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,11 @@ from builder.model.tables import (
     TEXT,
 )
 from builder.sources import AnySource
-from builder.stages.boundary import InternalError, OnInternalError, describe, fault_of_case
+from builder.stages.boundary import Faults, InternalError, OnInternalError, describe, fault_of_case
 from builder.stages.inner import Candidate, admitted, opened
 from builder.stages.stack_rows import STACKS, Holding, Origin, left_out_row, stack_row
 from builder.stages.stated_stacks import is_stated, stated_row
+from builder.stages.surveyed import Earlier, Surveyed
 from builder.storage import open_store
 
 MEMBERSHIP = pa.schema([pa.field("series", TEXT), pa.field("stack", pa.int32())])
@@ -51,6 +52,8 @@ class SurveyArgument:
     options: VolumeOptions
     on_internal_error: OnInternalError = "exclude"
     rules: tuple[Rule, ...] = ()
+    earlier: tuple[Earlier, ...] = ()
+    """Chunks of an earlier inventory, surveyed in the same way, that may hold series of this one."""
 
     @property
     def stacks(self) -> str:
@@ -68,6 +71,11 @@ class SurveyArgument:
         return f"{self.folder}/membership-{self.number:05d}.parquet"
 
     @property
+    def earlier_chunk(self) -> Earlier:
+        """What a later survey needs to know of this one."""
+        return Earlier(self.store, self.chunk, self.stacks, self.membership, self.unfinished)
+
+    @property
     def unfinished(self) -> str:
         """Path of a mark which says that a series of the chunk met an internal error, so that it is surveyed again."""
         return f"{self.folder}/internal-errors-{self.number:05d}"
@@ -82,7 +90,8 @@ def survey_chunk(argument: SurveyArgument) -> tuple[InternalError, ...]:
     errors: list[InternalError] = []
     stacks, membership = survey(
         chunk, number=argument.number, sources=argument.sources, options=argument.options,
-        on_internal_error=argument.on_internal_error, tell=errors.append, rules=argument.rules,
+        faults=Faults(argument.on_internal_error, errors.append), rules=argument.rules,
+        surveyed=Surveyed(argument.earlier),
     )  # fmt: skip
     if errors:
         store.put(argument.unfinished, b"")
@@ -100,20 +109,22 @@ def survey(
     number: int,
     sources: Sequence[AnySource],
     options: VolumeOptions,
-    on_internal_error: OnInternalError = "exclude",
-    tell: Callable[[InternalError], None] = lambda _: None,
+    faults: Faults | None = None,
     rules: Sequence[Rule] = (),
+    surveyed: Surveyed | None = None,
 ) -> tuple[pa.Table, pa.Table]:
     """Find the stacks of every series of a chunk, split into parts where the options say so.
 
-    The headers of multi-frame objects are read from ``sources``. ``tell`` is called for every series that is left out
-    because of an unforeseen exception. ``rules`` come before the shipped ones that work out what a series is.
+    The headers of multi-frame objects are read from ``sources``. ``faults`` counts the series that are left
+    out because of an unforeseen exception. ``rules`` come before the shipped ones that work out what a series is.
+    ``surveyed`` knows series by the same options: those that are unchanged are not split and judged again.
 
     Returns
     -------
     tuple
         A table with schema STACKS, and one with schema MEMBERSHIP that has a row for each row of ``chunk``.
     """
+    faults = faults or Faults()
     rows: list[dict[str, Any]] = []
     series_names: list[str] = []
     numbers: list[int] = []
@@ -121,11 +132,12 @@ def survey(
         uids = instances.column("sop_instance_uid").to_pylist()
         name = instances["series_uid"][0].as_py() or f"\0{uids[0] or instances['path'][0].as_py()}"
         try:
-            found, places = _surveyed(instances, name, sources, options)
+            known = None if surveyed is None else surveyed.of(instances)
+            found, places = known or _surveyed(instances, name, sources, options)
         except Exception as error:  # noqa: BLE001 - the case boundary
-            fault = fault_of_case(error, on_internal_error=on_internal_error)
+            fault = fault_of_case(error, on_internal_error=faults.action)
             if fault.reason == Reason.INTERNAL_ERROR:
-                tell(describe(error, "a series"))
+                faults.add([describe(error, "a series")])
             found, places = _left_out(instances, name, sources, fault)
         series_names.extend([name] * len(uids))
         numbers.extend(places)

@@ -1,0 +1,88 @@
+"""A survey that takes unchanged series from an earlier one equals a survey of everything, byte for byte."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builder.imaging.stacks.options import VolumeOptions
+from builder.model.parquet import parquet_bytes, read_parquet
+from builder.model.tables import INSTANCES
+from builder.sources import Folder
+from builder.stages import survey as stage
+from builder.stages.survey import SurveyArgument, survey_chunk
+from builder.storage import open_store
+
+SLICE = {
+    "source": 0, "status": "instance", "format": "dicom", "modality": "CT", "rows": 16, "columns": 16, "size": 900,
+    "sop_class_uid": "1.2.840.10008.5.1.4.1.1.2", "study_uid": "1.1", "patient_id": "p", "bits_allocated": 16,
+    "bits_stored": 12, "pixel_representation": 0, "samples_per_pixel": 1, "photometric_interpretation": "MONOCHROME2",
+    "image_type": "ORIGINAL\\PRIMARY\\AXIAL", "image_orientation_patient": [1.0, 0, 0, 0, 1, 0],
+    "pixel_spacing": [1.0, 1.0], "slice_thickness": 2.0, "transfer_syntax_uid": "1.2.840.10008.1.2.1",
+}  # fmt: skip
+SERIES = st.tuples(st.integers(1, 4), st.sampled_from(["A", "B"]), st.booleans())
+"""Slices, kernel, and whether the last slice is tilted, so that the series has two stacks."""
+ARCHIVES = st.dictionaries(st.sampled_from(["1.2.1", "1.2.10", "1.2.2", "1.2.3", ""]), SERIES, min_size=1)
+
+
+def chunk(archive: dict[str, tuple[int, str, bool]]) -> pa.Table:
+    rows = []
+    for uid, (slices, kernel, tilted) in sorted(archive.items(), key=lambda item: (not item[0], item[0])):
+        for z in range(slices):
+            own = {"series_uid": uid or None, "sop_instance_uid": f"{uid}.{z}", "path": f"{uid}/{z}", "stamp": "1"}
+            place = {"instance_number": z, "image_position_patient": [0.0, 0.0, 2.0 * z], "convolution_kernel": kernel}
+            turned = {"image_orientation_patient": [0.0, 1, 0, 0, 0, 1]} if tilted and z == slices - 1 else {}
+            rows.append(SLICE | own | place | turned)
+    return pa.Table.from_pylist(rows, schema=INSTANCES)
+
+
+def surveyed(folder: Path, table: pa.Table, *, number: int, earlier: SurveyArgument | None = None) -> SurveyArgument:
+    open_store(folder).put("chunk.parquet", parquet_bytes(table))
+    before = () if earlier is None else (earlier.earlier_chunk,)
+    source = Folder(url="/archive", site="north")
+    argument = SurveyArgument(
+        str(folder), "chunk.parquet", "survey", number, (source,), VolumeOptions(), earlier=before
+    )
+    assert survey_chunk(argument) == ()
+    return argument
+
+
+def contents(argument: SurveyArgument) -> list[bytes]:
+    paths = (argument.stacks, argument.identities, argument.membership)
+    return [open_store(argument.store).read(path) for path in paths]
+
+
+@given(before=ARCHIVES, now=ARCHIVES)
+def test_it_equals_one_from_nothing(before, now):
+    with TemporaryDirectory() as folder:
+        first = surveyed(Path(folder, "before"), chunk(before), number=3)
+        grown = surveyed(Path(folder, "grown"), chunk(before | now), number=1, earlier=first)
+        anew = surveyed(Path(folder, "anew"), chunk(before | now), number=1)
+        assert contents(grown) == contents(anew)
+
+
+def test_only_changed_series_are_surveyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    archive = {"1.2.1": (3, "A", False), "1.2.2": (4, "A", True)}
+    first = surveyed(tmp_path / "before", chunk(archive), number=0)
+    names: list[str] = []
+    work = stage._surveyed
+    monkeypatch.setattr(stage, "_surveyed", lambda rows, name, *rest: names.append(name) or work(rows, name, *rest))
+    changed = archive | {"1.2.2": (4, "B", True), "1.2.0": (2, "A", False)}
+    grown = surveyed(tmp_path / "grown", chunk(changed), number=0, earlier=first)
+    assert names == ["1.2.0", "1.2.2"]
+    stacks = read_parquet(open_store(grown.store).read(grown.stacks))
+    assert stacks["series_uid"].to_pylist() == ["1.2.0", "1.2.1", "1.2.2", "1.2.2"]
+
+
+def test_a_survey_with_an_internal_error_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    archive = {"1.2.1": (3, "A", False)}
+    first = surveyed(tmp_path / "before", chunk(archive), number=0)
+    open_store(first.store).put(first.unfinished, b"")
+    names: list[str] = []
+    work = stage._surveyed
+    monkeypatch.setattr(stage, "_surveyed", lambda rows, name, *rest: names.append(name) or work(rows, name, *rest))
+    surveyed(tmp_path / "grown", chunk(archive), number=0, earlier=first)
+    assert names == ["1.2.1"]
