@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.imaging.stacks.options import VolumeOptions
@@ -55,6 +55,7 @@ def contents(argument: SurveyArgument) -> list[bytes]:
     return [open_store(argument.store).read(path) for path in paths]
 
 
+@settings(max_examples=12)  # three surveys each
 @given(before=ARCHIVES, now=ARCHIVES)
 def test_it_equals_one_from_nothing(before, now):
     with TemporaryDirectory() as folder:
