@@ -11,7 +11,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 # Where Python is told to keep no bytecode, each of the thousand processes of the tests would compile its libraries anew: 4 s.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup servers demo test check wheels faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers test-radiomics withdrawals federation test-reader docs docs-all mutants bench-all bench-diff contours canaries deid-score release-score releases text-score text-released faces-score release-taken clean
+.PHONY: setup servers demo test check wheels faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers test-radiomics withdrawals federation flower test-reader docs docs-all mutants bench-all bench-diff contours canaries deid-score release-score releases text-score text-released faces-score release-taken clean
 
 setup: $(STAMP)
 
@@ -105,6 +105,16 @@ withdrawals: setup
 # One dataset over three hospitals with synthetic patients: offers, approvals, plan, builds, joint report. Some minutes.
 federation: setup
 	BUILDER_FEDERATION=1 $(BIN)/python -m pytest tests/federation --durations 5
+
+# Three sites train one model with Flower, in an environment of its own, because its pins do not fit ours.
+FLOWER := .flower
+$(FLOWER)/.installed: examples/federated/requirements.txt
+	$(PYTHON) -m venv $(FLOWER)
+	$(FLOWER)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+flower: setup $(FLOWER)/.installed
+	BUILDER_FLOWER_PYTHON=$(abspath $(FLOWER))/bin/python $(BIN)/python -m pytest tests/federation/test_flower.py
 
 # What needs libraries that do not fit beside the tests': nnU-Net, streaming, datasets and pybids read what is exported.
 PEERS := .peers
