@@ -12,14 +12,16 @@ import pydicom
 import pytest
 
 import builder
-from builder.errors import OutcomeError, SpecError
+from builder.errors import LayoutError, OutcomeError, SpecError
 from builder.library.verify import verify
 from builder.run import serial
 from builder.run.pipeline import build, plan
+from builder.run.withdraw import withdraw
+from builder.run.withdrawals import Policy
 from builder.sources import contents
 from builder.stages import shard
 from builder.stages.shard import write
-from tests.endtoend.trees import KEY
+from tests.endtoend.trees import KEY, tree
 from tests.sources.servers import Reply, http_server
 from tests.sources.test_tcia_and_idc import Bucket
 from tests.synthetic import ct_series, to_bytes
@@ -179,6 +181,27 @@ def test_a_killed_build_goes_on(server: tuple[Counting, str], tmp_path: Path, mo
     assert len(held.listed) < len(done)
     assert held.ranges == []  # what was checked and kept before the kill is not fetched again
     assert before
+
+
+def test_a_person_leaves_without_the_server(server: tuple[Counting, str], tmp_path: Path) -> None:
+    held, url = server
+    made, at = spec(tmp_path, url), tmp_path / "late"
+    build(made, to=at)
+    version = (at / "CURRENT").read_text().strip()
+    table = builder.open_dataset(at).table
+    person = table["person_key"][0].as_py()
+    others = [key for key in table["person_key"].to_pylist() if key != person]
+    held.forget()
+    gone = withdraw(str(at), people=[person], policy=Policy("consent"))
+    assert (held.listed, held.ranges) == ([], [])
+    assert gone.certificate is not None and gone.certificate["absent"]
+    assert builder.open_dataset(at).table["person_key"].to_pylist() == others
+    assert not verify(str(at)).faults
+    with pytest.raises(LayoutError, match="^withdrawn: "):
+        builder.open_dataset(at, version=version)
+    after = tree(at)
+    build(made, to=at)
+    assert {name: data for name, data in tree(at).items() if name in after} == after
 
 
 def test_headers_that_are_not_what_the_tables_say(server: tuple[Counting, str], archive: Any, tmp_path: Path) -> None:
