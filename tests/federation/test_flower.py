@@ -97,7 +97,7 @@ def _environment(home: Path) -> dict[str, str]:
 
 
 def _until_it_listens(port: int) -> None:
-    for _ in range(600):
+    for _ in range(3000):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.1)

@@ -1,5 +1,7 @@
 """Faces taken out of heads: in releases of DICOM and in the shards of a build, with the answer key of drawn heads."""
 
+import os
+import subprocess
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,8 +21,9 @@ from builder.phantom.scans import axial_grid
 from builder.reader import open_dataset
 from builder.run.pipeline import build
 from builder.run.release import release
+from builder.storage import CRASH_VARIABLE
 from tests.defacers.known import volume_of
-from tests.endtoend.trees import KEY
+from tests.endtoend.trees import KEY, command, environment, run, tree
 
 SPEC = """
 name: heads
@@ -173,3 +176,31 @@ def test_images_of_a_case_lose_one_mask_each_on_its_own_grid(
         assert not (gone & ~cells.within(grid)).any()
         other = cells.within(grid) & ~alone[name].gone.within(grid)  # what only the other image gave goes, too
         assert gone[other].mean() > 0.2
+
+
+@pytest.mark.skipif("BUILDER_RELEASES" not in os.environ, reason="long: make releases")
+@pytest.mark.parametrize(
+    ("what", "point"),
+    [
+        ("release", "faces.looked:1"),
+        ("release", "write.renamed:9"),
+        ("release", "release.object:30"),
+        ("release", "release.manifest:1"),
+        ("build", "faces.looked:1"),
+        ("build", "shard.receipt:1"),
+    ],
+)
+def test_killed_and_continued(heads: tuple[Path, dict[str, HeadScan]], tmp_path: Path, what: str, point: str) -> None:
+    path = spec(tmp_path, heads[0], "remove", BOTH if what == "release" else CT)
+    run(what, path, "--to", tmp_path / "whole")
+    killed = subprocess.run(
+        command(what, path, "--to", tmp_path / "out"), env={**environment(), CRASH_VARIABLE: point},
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert killed.returncode == -9
+    run(what, path, "--to", tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+    for name in ("found.csv", "looked", "removals", "pictures"):
+        faces = [tmp_path / f"{made}.private" / "faces" / name for made in ("out", "whole")]
+        assert faces[0].exists()
+        assert len({str(tree(one)) if one.is_dir() else one.read_bytes() for one in faces}) == 1, name
