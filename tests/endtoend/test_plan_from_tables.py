@@ -194,10 +194,11 @@ def test_a_person_leaves_without_the_server(server: tuple[Counting, str], tmp_pa
     held.forget()
     gone = withdraw(str(at), people=[person], policy=Policy("consent"))
     assert (held.listed, held.ranges) == ([], [])
-    assert gone.certificate is not None and gone.certificate["absent"]
+    assert gone.certificate is not None
+    assert gone.certificate["absent"]
     assert builder.open_dataset(at).table["person_key"].to_pylist() == others
     assert not verify(str(at)).faults
-    with pytest.raises(LayoutError, match="^withdrawn: "):
+    with pytest.raises(LayoutError, match=r"^withdrawn: "):
         builder.open_dataset(at, version=version)
     after = tree(at)
     build(made, to=at)
