@@ -45,6 +45,11 @@ def column_of(name: str, levels: Sequence[str]) -> Column:
     return Column(name, (*levels[:-1], f"{levels[-1]} or other"))
 
 
+def unstated(names: Iterable[str], table: pa.Table) -> list[str]:
+    """Return a line for each column and quantity that was asked for and that a table of the site does not have."""
+    return [f"{name}: the tables of the site have no such column" for name in names if name not in table.column_names]
+
+
 def prefixes(names: Sequence[str]) -> list[tuple[str, ...]]:
     """Return the first none, one, two, ... of the names."""
     return [(), *accumulate(((name,) for name in names), lambda one, more: (*one, *more))]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.federation.counting import EDGES, HISTOGRAM, binned, tell_levels, tell_total
+from builder.federation.counting import EDGES, HISTOGRAM, binned, tell_levels, tell_total, unstated
 from builder.federation.documents import Offer, Spec, Table, digest
 from builder.federation.local import Terms
 from builder.federation.policy import Policy, permitted
@@ -65,7 +65,7 @@ def make_offer(
         strata=told,
         tables=[total, *_tables(teller, persons, {name: asked[name] for name in others}, policy.histograms)],
         lock=lock_of(found.lock),
-        withheld=withheld,
+        withheld=[*withheld, *unstated([*(n for n in asked if n not in strata), *policy.histograms], rows)],
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from builder.errors import PrivacyError
-from builder.federation.counting import EDGES, HISTOGRAM, binned, tell_levels, tell_total
+from builder.federation.counting import EDGES, HISTOGRAM, binned, tell_levels, tell_total, unstated
 from builder.federation.documents import Plan, Receipt, Spec, Table, digest
 from builder.federation.local import Terms
 from builder.federation.offers import lock_of, teller_of
@@ -74,7 +74,7 @@ def make_receipt(
         strata=tables[0],
         tables=tables[1:],
         lock=lock_of(lock),
-        withheld=withheld,
+        withheld=[*withheld, *unstated([*asked, *policy.histograms], index)],
     )
 
 

@@ -49,6 +49,17 @@ def ledger(tmp_path) -> Ledger:
     return Ledger.open(str(tmp_path / "ledger.json"))
 
 
+def test_what_the_index_does_not_have_is_named(ledger):
+    policy = POLICY.model_copy(
+        update={"columns": {"sex": ("F", "M"), "grade": ("low", "high")}, "histograms": ("slices", "age_years")}
+    )
+    spec = SPEC.model_copy(update={"columns": {"sex": ["F", "M"], "grade": ["low", "high"]}})
+    published = ("a" * 32, {}, index(40, 30))
+    made = make_receipt((spec, PLAN), policy, TERMS, published, ledger, key=KEY, nonce="a" * 32)
+    assert made.withheld == [f"{n}: the tables of the site have no such column" for n in ("grade", "age_years")]
+    assert "withheld: grade" in shown(made)
+
+
 def test_few_changes_are_told_by_the_earlier_numbers(ledger):
     first = received(ledger, index(40, 30), "a")
     assert first.counted == first.version
