@@ -23,9 +23,15 @@ WITHHELD_TEXTS = "withheld"
 
 def gate_of(spec: DatasetSpec) -> Gate:
     """Return the privacy gate of a spec. It does not yet know what identifies any person."""
+    return gates_of(spec, 1)[0]
+
+
+def gates_of(spec: DatasetSpec, count: int) -> list[Gate]:
+    """Return gates of a spec that learn and count each for itself, as the cases of a shard need them."""
     lexicons = [load_lexicon(name).findings for label in spec.labels.values() if (name := _lexicon(label))]
     words = words_of(withhold_locations(spec.model_dump(mode="json", by_alias=True)), *lexicons)
-    return Gate(words, rules=spec.deid.text, declared=frozenset(spec.clinical_columns))
+    declared = frozenset(spec.clinical_columns)
+    return [Gate(words, rules=spec.deid.text, declared=declared) for _ in range(count)]
 
 
 def _lexicon(label: AnyLabel) -> str | None:

@@ -29,7 +29,7 @@ from builder.stages.annotate import case_facts
 from builder.stages.boundary import Faults, InternalError, OnInternalError, describe, fault_of_case
 from builder.stages.coming import coming
 from builder.stages.fetch import fetch, pixels_of
-from builder.stages.gating import WITHHELD_TEXTS, cleared, gate_of, list_withheld
+from builder.stages.gating import WITHHELD_TEXTS, cleared, gates_of, list_withheld
 from builder.stages.image_sets import load_each
 from builder.stages.loading import (
     NOBODY,
@@ -227,7 +227,7 @@ def write(
     prints, withheld = beside.prints, beside.withheld
     faults = faults or Faults()
     recipe = recipe_of(spec, key)
-    gates = [gate_of(spec) for _ in plan.cases]
+    gates = gates_of(spec, len(plan.cases))
     taken: list[Print] = []
     fresh: list[list[Print]] = [[] for _ in plan.cases]
     described: list[Mapping[str, FieldFacts]] = [{} for _ in plan.cases]
