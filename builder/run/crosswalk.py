@@ -32,6 +32,7 @@ from builder.release.crosswalk import (
 from builder.run.lease import FOLDER as LEASE
 from builder.run.lease import hold_lease
 from builder.run.places import private_store
+from builder.stages.planned import INDEX
 from builder.stages.shard import SPEC, read_file
 from builder.storage import Store, checkpoint
 
@@ -108,9 +109,10 @@ def reference_of(private: Store) -> str:
 def clear_plain(private: Store) -> None:
     """Destroy the plans of a published release that hold both names, of which the crosswalk is the encrypted form."""
     paths = [*private.list(PLAN), *private.list(RELEASE)]
-    for path in paths:
-        if path.endswith(".parquet") and path.split("/")[-2] in ("shards", "units"):
-            private.destroy(path)
+    indices = [path for path in paths if path.endswith(f"/{INDEX}")]  # first: a plan without one is written again
+    plans = [p for p in paths if p.endswith(".parquet") and p.split("/")[-2] in ("shards", "units")]
+    for path in (*indices, *plans):
+        private.destroy(path)
 
 
 @dataclass(frozen=True)
