@@ -27,7 +27,7 @@ def evaluate(message: Message, context: Context) -> Message:
     """Score the weights on the samples of the validation split."""
     inputs, lesion = voxels(checked(message, context), "validation")
     (weights,) = message.content["arrays"].to_numpy_ndarrays()
-    return answer(message, {"num-examples": len(lesion), "dice": model.dice(weights, inputs, lesion)})
+    return answer(message, {"num-examples": len(lesion), "area": model.area(weights, inputs, lesion)})
 
 
 def checked(message: Message, context: Context) -> str:

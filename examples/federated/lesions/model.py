@@ -51,7 +51,13 @@ def train(weights: Reals, inputs: Reals, lesion: NDArray[Any], *, steps: int) ->
     return weights
 
 
-def dice(weights: Reals, inputs: Reals, lesion: NDArray[Any]) -> float:
-    """Return the overlap of lesions and of voxels that the model takes for lesion."""
-    found = inputs @ weights > 0
-    return float(2 * (found & lesion).sum() / max(found.sum() + lesion.sum(), 1))
+def area(weights: Reals, inputs: Reals, lesion: NDArray[Any]) -> float:
+    """Return the area under the ROC curve: how often a voxel of a lesion has higher odds than another one.
+
+    With one kind of voxel alone there is nothing to tell apart, which counts as 0.5.
+    """
+    order = np.argsort(inputs @ weights, kind="stable")
+    ranks = np.empty(len(order))
+    ranks[order] = np.arange(1, len(order) + 1)
+    count, others = lesion.sum(), (~lesion).sum()
+    return float((ranks[lesion].sum() - count * (count + 1) / 2) / (count * others)) if count and others else 0.5

@@ -28,5 +28,5 @@ def main(grid: Grid, context: Context) -> None:
         train_config=asked,
         evaluate_config=asked,
     )
-    scores = [metrics["dice"] for _, metrics in sorted(result.evaluate_metrics_clientapp.items())]
-    print("Dice on validation, all sites:", *(f"{score:.3f}" for score in scores))
+    scores = [metrics["area"] for _, metrics in sorted(result.evaluate_metrics_clientapp.items())]
+    print("area under the ROC curve on validation, all sites:", *(f"{score:.3f}" for score in scores))
