@@ -68,6 +68,7 @@ def test_three_sites_train_where_their_images_are(built: Three, tmp_path: Path) 
     assert len(scores) == 5
     assert scores[-1] > 0.8  # a model that knows nothing has 0.5
     assert "under the ROC curve" not in refused
+    assert "1 of 3 sites did not train" in refused
     assert "expected 000" in (tmp_path / "north" / "log").read_text()
     for site in SITES:  # nobody was told where another's dataset is
         log = (tmp_path / site / "log").read_text()

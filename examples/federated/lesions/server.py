@@ -1,15 +1,29 @@
 """What runs at the coordinator: it averages weights, and sees neither images nor the scores of single persons."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
-from flwr.app import ArrayRecord, ConfigRecord, Context
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
 from lesions import model
 
 app = ServerApp()
+
+
+class Everybody(FedAvg):
+    """Averages only what all sites have answered, because a model without one of them is of another dataset."""
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Average the weights, or stop where a site could not or would not train."""
+        answers = list(replies)
+        if failed := sum(answer.has_error() for answer in answers):
+            raise RuntimeError(f"{failed} of {len(answers)} sites did not train; their logs say why")
+        return super().aggregate_train(server_round, answers)
 
 
 @app.main()
@@ -19,7 +33,7 @@ def main(grid: Grid, context: Context) -> None:
     report = json.loads(Path(str(config["report"])).read_text())
     versions = {f"version {site}": facts["version"] for site, facts in report["sites"].items()}
     count = len(versions)
-    strategy = FedAvg(min_train_nodes=count, min_evaluate_nodes=count, min_available_nodes=count)
+    strategy = Everybody(min_train_nodes=count, min_evaluate_nodes=count, min_available_nodes=count)
     asked = ConfigRecord({"steps": int(config["steps"]), **versions})
     result = strategy.start(
         grid=grid,
