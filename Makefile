@@ -170,7 +170,7 @@ ONLY ?=
 wheels: setup
 	$(BIN)/python -m tests.wheels $(addprefix --only ,$(ONLY))
 
-# Ratios against peers and floors, about forty minutes on a quiet machine, with the peers when .peers has them. Figures stay in
+# Ratios against peers and floors, minutes for each script, with the peers when .peers has them. Figures stay in
 # .bench/COMMIT.json. OPTIONS="--only index read --rounds 3" runs some of them, three times.
 OPTIONS ?=
 bench-all: setup

@@ -5,7 +5,7 @@
 Each script runs in a process of its own, one after the other. Its figures stand beside the facts of the machine, the
 versions of all packages, and the load when it began, because a figure means little without them. With ``--rounds`` all
 of it is done again; ``difference.py`` then knows how far figures of one commit lie apart. A script that fails is named,
-the others still run, and the exit status is 1. With one round it takes about forty minutes on two cores.
+the others still run, and the exit status is 1. Each script takes minutes.
 """
 
 import argparse

@@ -7,7 +7,7 @@ A plug-in is a frozen pydantic model: the YAML block that configures it decodes 
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeAlias, TypeGuard, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import pyarrow as pa
 
@@ -117,36 +117,6 @@ class Describing(Protocol):
         Neighbouring entries are asked for together. Raises SourceError when the server does not answer.
         """
         ...
-
-
-@runtime_checkable
-class Deferring(Protocol):
-    """What a source offers beside ``Source`` when tables tell enough of its series to plan with.
-
-    Where it is ``deferred``, ``list`` gives series in place of objects, and ``stamp`` is the number of their objects.
-    """
-
-    @property
-    def deferred(self) -> bool:
-        """Whether a plan takes what tables state, and objects are listed when a shard needs them."""
-        ...
-
-    def states(self) -> frozenset[str]:
-        """Return the columns of INSTANCES that the tables state. Raises SpecError."""
-        ...
-
-    def stated(self, entries: Sequence[Entry]) -> pa.Table:
-        """Return by columns of INSTANCES what the tables state of listed series. Raises SpecError."""
-        ...
-
-    def files_of(self, series: Entry) -> Sequence[Entry]:
-        """List the objects of a listed series. Raises SourceError."""
-        ...
-
-
-def is_deferred(source: object) -> TypeGuard[Deferring]:
-    """Return whether a source gives series in place of objects, because tables tell enough of them to plan with."""
-    return isinstance(source, Deferring) and source.deferred
 
 
 @runtime_checkable

@@ -20,6 +20,8 @@ COLUMNS: Final = (
 ``brain_taken_out`` are the brain's. The others are figures of the search."""
 DECIDED: Final = ("uid", "decision")
 """Columns of a table of decisions. ``uid`` is a Series Instance UID of the archive, or a stack's keyed name."""
+NOT_JUDGED: Final = "not judged"
+"""Verdict on images that could not be read."""
 ACCEPT, REFUSE, KEEP = "accept", "refuse", "keep"
 """What was found is right; the images stay behind; their pixels stay as they are."""
 LEFT_OUT: Final = {
@@ -65,8 +67,8 @@ class Seen:
             return "refused"
         if decision is None and self.waits(review):
             return "undecided"
-        if decision is None and self.doubt:
-            return "doubt"
+        if self.verdict == NOT_JUDGED or (decision is None and self.doubt):
+            return "doubt"  # of images that nobody could read, nothing was found that could be accepted
         if faces == "refuse":
             return "open" if self.verdict == Verdict.FACE else ""
         return self.removal

@@ -49,7 +49,7 @@ class Ledger:
             text = place.read_bytes()
             facts = json.loads(text)
             told = {name: [_told(entry) for entry in entries] for name, entries in facts["told"].items()}
-            receipts = {plan: Receipt.model_validate(made) for plan, made in facts["receipts"].items()}
+            receipts = {plan: Receipt.model_validate(made) for plan, made in facts.get("receipts", {}).items()}
             return Ledger(place, told, facts["seen"], facts["made"], receipts, text)
         except (ValueError, KeyError, TypeError):
             raise LayoutError(

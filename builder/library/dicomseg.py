@@ -135,11 +135,14 @@ def export_dicomseg(
         folder.write(data.getvalue(), f"{name}.dcm")
         return ""
 
-    reasons = folder.each(write, range(len(keys)), track)
-    absent = [""] * len(keys) + ["not in the archive that was given"] * (len(set(rows)) - len(keys))
-    left = [reason for reason in (*reasons, *absent) if reason]
-    notes = [f"{counted(left.count(reason), 'series')} without a file: {reason}" for reason in sorted(set(left))]
-    return Segmented(len(keys) - sum(bool(reason) for reason in reasons), tuple(notes))
+    left = [reason for reason in folder.each(write, range(len(keys)), track) if reason]
+    absent = ["not in the archive that was given"] * (len(set(rows)) - len(keys))
+    return Segmented(len(keys) - len(left), _without_file([*left, *absent]))
+
+
+def _without_file(left: Sequence[str]) -> tuple[str, ...]:
+    """Return a line for each reason for which series have no file."""
+    return tuple(f"{counted(left.count(reason), 'series')} without a file: {reason}" for reason in sorted(set(left)))
 
 
 def _series(archive: str, key: Key) -> dict[str, pa.Table]:

@@ -3,12 +3,13 @@
 Nothing is decoded but heads, where faces must not leave.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 
 import pyarrow as pa
 
+from builder.defacers.found import FoundFaces
 from builder.deid.anonymity import Assessment, protect
 from builder.deid.columns import crossing
 from builder.deid.gate import Gate
@@ -32,7 +33,7 @@ from builder.planning.layouts import (
     unread_lines,
     unread_object_lines,
 )
-from builder.planning.left_out import leave_out, left_out_line, read_left_out
+from builder.planning.left_out import LeftOut, leave_out, left_out_line, read_left_out
 from builder.planning.link import (
     gather_annotations,
 )
@@ -83,10 +84,8 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
     prove_usage(spec, origins)
     together = [g for found in shared_keys(cohort) for g in found.groups] if spec.leaks.on_match == "merge" else ()
     splits = deal(spec, cohort, persons, together=together, registry=registry)
-    # Pixels of some makers are read in their own way, whether or not the makers' names may leave.
-    made = cohort.set_column(cohort.schema.get_field_index("manufacturer"), "manufacturer", makers)
-    faces = inputs.faces(made)
-    assert faces.faces == spec.deid.faces  # otherwise faces would stay that nobody looked for
+    made = _with_makers(cohort, makers)
+    faces = _looked_for(inputs, made)
     store, shards = write_shard_plans(inputs, made, document, links=links, annotations=annotations, faces=faces)
     plan = DatasetPlan(
         url=store.url,
@@ -111,16 +110,36 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
         shared_dates=clinical.shared,
         faces=faces,
     )
-    used = {*links.column("annotation").to_pylist(), *passed.column("annotation").to_pylist()}
-    absences = [f"cohort: {left_out_line(cohort, absent)}"] if absent.names else []
-    for line in (*_told(inputs, plan, table, used=used), *absences):
-        inputs.progress.say(line)
+    _tell(inputs, _told(inputs, plan, table, passed=passed, absent=absent))
     return plan
 
 
-def _told(inputs: PlanInputs, plan: DatasetPlan, annotations: pa.Table, *, used: Collection[int]) -> Iterator[str]:
-    """Yield what a person should know: files that nobody reads, names of labels, who moved, splits that are short."""
+def _with_makers(cohort: pa.Table, makers: pa.ChunkedArray) -> pa.Table:
+    """Return the cohort with the makers of its scanners.
+
+    Pixels of some makers are read in their own way, whether or not the makers' names may leave.
+    """
+    return cohort.set_column(cohort.schema.get_field_index("manufacturer"), "manufacturer", makers)
+
+
+def _tell(inputs: PlanInputs, lines: Iterable[str]) -> None:
+    for line in lines:
+        inputs.progress.say(line)
+
+
+def _looked_for(inputs: PlanInputs, cohort: pa.Table) -> FoundFaces:
+    """Return the faces in the images of the cohort."""
+    faces = inputs.faces(cohort)
+    assert faces.faces == inputs.spec.deid.faces  # otherwise faces would stay that nobody looked for
+    return faces
+
+
+def _told(
+    inputs: PlanInputs, plan: DatasetPlan, annotations: pa.Table, *, passed: pa.Table, absent: LeftOut
+) -> Iterator[str]:
+    """Yield what a person should know of files, labels and splits, and who was left out."""
     spec, stacks = plan.spec, inputs.survey.stacks()
+    used = {n for links in (plan.links, passed) for n in links.column("annotation").to_pylist()}
     left = inputs.inventory.leftovers(columns=["status", "reason", "format", "detail"])
     formats = count_formats(annotations, used) + count_formats(left)
     instances = zip(stacks["modality"].to_pylist(), stacks["instances"].to_pylist(), strict=True)
@@ -130,6 +149,8 @@ def _told(inputs: PlanInputs, plan: DatasetPlan, annotations: pa.Table, *, used:
         yield f"labels: {line}"
     for line in (*registry_lines(registry_facts(plan)), *cannot(spec, plan.cohort, plan.splits)):
         yield f"splits: {line.strip()}"
+    if absent.names:
+        yield f"cohort: {left_out_line(plan.cohort, absent)}"
 
 
 def _with_types(withdrawn: Withdrawn, shards: Sequence[ShardSummary]) -> Withdrawn:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from builder.errors import SpecError
 from builder.model.tables import CHOICE, SERIES
 from builder.planning.asked import expressions
-from builder.protocols import is_deferred
 from builder.sources import AnySource
+from builder.sources.deferring import is_deferred
 from builder.spec import DatasetSpec
 from builder.spec.columns import columns_of, named_columns
 from builder.spec.stated import ADVICE

@@ -29,7 +29,7 @@ from builder.planning.making import make_plan
 from builder.planning.registry import next_registry, published, still_published
 from builder.planning.twins import leave_out_twins
 from builder.planning.withdrawn import with_history
-from builder.protocols import Progress, is_deferred
+from builder.protocols import Progress
 from builder.publishing.accounts import account, keep_accounts
 from builder.publishing.leaks import Compared, compare, deal_again
 from builder.publishing.outcome import check_plan
@@ -42,6 +42,7 @@ from builder.run.outcomes import Built, Planned, internal_errors_line
 from builder.run.places import check_places, private_store
 from builder.run.progress import SilentProgress
 from builder.sources.contents import FOLDER
+from builder.sources.deferring import is_deferred
 from builder.sources.politeness import CLOCK
 from builder.sources.recordings import check_recorded
 from builder.spec import KEY_PLACEHOLDER, LICENSE_PLACEHOLDER, DatasetSpec, keeping

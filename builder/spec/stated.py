@@ -5,8 +5,8 @@ from typing import Final
 
 from builder.clinical import ClinicalTable
 from builder.labels import AnyLabel
-from builder.protocols import is_deferred
 from builder.sources import AnySource
+from builder.sources.deferring import is_deferred
 from builder.transforms import AnyTransform
 from builder.transforms.intensity import sets_type
 

@@ -13,7 +13,7 @@ from PIL import Image
 from builder.defacers import DefacerBlock
 from builder.defacers.cells import united, without
 from builder.defacers.defacing import Defacing, find_face
-from builder.defacers.found import Seen
+from builder.defacers.found import NOT_JUDGED, Seen
 from builder.defacers.heads import Verdict
 from builder.defacers.pictures import picture_of
 from builder.defacers.removal import Removal
@@ -34,8 +34,6 @@ from builder.storage import Store, checkpoint, open_store
 VERSION = 2
 """Increased when the same images would be judged in another way for a reason that no defacer's VERSION covers."""
 
-NOT_JUDGED = "not judged"
-"""Verdict on images that could not be read."""
 _FACTS = b"face_group"
 _PICTURES = (ValueDomain.RGB, ValueDomain.MIXED)
 

@@ -16,7 +16,8 @@ from builder.headers.sniff import HEAD_BYTES, sniff
 from builder.headers.walker import walk
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.tables import FROM_TABLES, INSTANCES
-from builder.protocols import Deferring, Describing, Description, Entry, Source, is_deferred
+from builder.protocols import Describing, Description, Entry, Source
+from builder.sources.deferring import Deferring, is_deferred
 from builder.sources.described import Described
 from builder.sources.together import in_order
 from builder.stages.boundary import InternalError, OnInternalError, describe, fault_of_case

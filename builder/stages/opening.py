@@ -13,9 +13,10 @@ from builder.imaging.stacks.spacing import Verdict
 from builder.model.sorting import distinct, ordered
 from builder.model.tables import FROM_TABLES, IDENTITY, INSTANCES
 from builder.plan import PLANNED, ShardPlan
-from builder.protocols import Entry, is_deferred
+from builder.protocols import Entry
 from builder.sources import AnySource
 from builder.sources.counted import UNLISTED
+from builder.sources.deferring import is_deferred
 from builder.sources.together import in_order
 from builder.spec import DatasetSpec
 from builder.stages.boundary import Faults, describe, fault_of_case

@@ -11,8 +11,9 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from builder.model.parquet import parquet_bytes
-from builder.protocols import Entry, Source, is_deferred
+from builder.protocols import Entry, Source
 from builder.sources import layout_in
+from builder.sources.deferring import is_deferred
 from builder.stages.boundary import InternalError
 from builder.storage import Store
 

@@ -1,5 +1,6 @@
 """Two receipts of one site tell nothing of the few who came or left between them."""
 
+import json
 import re
 
 import pyarrow as pa
@@ -106,3 +107,14 @@ def test_the_ledger_keeps_receipts_and_refuses_two_commands_at_once(ledger):
     again = Ledger.open(str(ledger.path))
     assert again.told == one.told
     assert numbers(received(again, index(39, 30), "b")) == numbers(first)
+
+
+def test_a_ledger_from_before_receipts_were_kept_still_opens(ledger):
+    received(ledger, index(40, 30), "a")
+    ledger.keep()
+    facts = json.loads(ledger.path.read_bytes())
+    del facts["receipts"]
+    ledger.path.write_text(json.dumps(facts))
+    again = Ledger.open(str(ledger.path))
+    assert again.told == ledger.told
+    assert again.receipts == {}

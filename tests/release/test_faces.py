@@ -12,6 +12,7 @@ from pydicom import dcmread
 from builder.defacers import Surface
 from builder.defacers.cells import united, without
 from builder.defacers.defacing import find_face
+from builder.defacers.found import NOT_JUDGED, Seen
 from builder.errors import OutcomeError
 from builder.library.waiting import open_heads
 from builder.model.keyed import Key
@@ -151,6 +152,14 @@ def test_heads_wait_for_decisions_which_alone_say_what_goes(
     queue.decide([pet], "refuse")
     with pytest.raises(OutcomeError, match="face_shown"):
         build(spec(tmp_path, archive, "remove", "modality == 'PT'"), to=out)
+
+
+@pytest.mark.parametrize("decision", [None, "accept"])
+@pytest.mark.parametrize("faces", ["remove", "refuse"])
+def test_what_nobody_could_read_leaves_only_where_a_person_keeps_it(faces: str, decision: str | None) -> None:
+    one = Seen("s", "1.2", NOT_JUDGED, "the images could not be read")
+    assert one.outcome(decision, faces=faces, review="none") == "doubt"
+    assert one.outcome("keep", faces=faces, review="none") == ""
 
 
 def test_images_of_a_case_lose_one_mask_each_on_its_own_grid(

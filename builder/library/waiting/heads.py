@@ -1,7 +1,5 @@
 """The heads that were searched for faces before a build or a release, and what a person decides about them."""
 
-import csv
-import io
 import json
 import threading
 from collections.abc import Sequence
@@ -12,7 +10,7 @@ from urllib.parse import urlsplit
 
 from builder.defacers.found import ACCEPT, KEEP, REFUSE, Seen, decisions_table, parse_decisions, parse_found
 from builder.errors import SpecError
-from builder.library.waiting.texts import apart
+from builder.library.waiting.texts import apart, table_at
 from builder.model.layout import CURRENT
 from builder.planning.faces import ASKED, FACES, TABLE
 from builder.stages.faces import picture_path
@@ -39,7 +37,7 @@ class HeadQueue:
 
     def decided(self) -> dict[str, str]:
         """Return what was decided, by stack or series."""
-        data = self._table()
+        data = table_at(self.place)
         return {} if data is None else parse_decisions(data)
 
     @property
@@ -52,17 +50,9 @@ class HeadQueue:
         """Decide about some heads, each of which the table then names by its stack."""
         changed = dict.fromkeys((self.head(number).stack for number in numbers), decision)
         with self._changing:
-            text = (self._table() or b"").decode("utf-8-sig")
-            before = [(row[0].strip(), row[1].strip()) for row in csv.reader(io.StringIO(text, newline="")) if row][1:]
+            before = self.decided()
             store, name = apart(self.place)
-            store.put(name, decisions_table(before, changed))
-
-    def _table(self) -> bytes | None:
-        store, name = apart(self.place)
-        try:
-            return store.read(name)
-        except FileNotFoundError:
-            return None
+            store.put(name, decisions_table(list(before.items()), changed))
 
     def head(self, number: int) -> Seen:
         """Return a head of the queue. Raises SpecError for a number that it does not have."""

@@ -120,7 +120,7 @@ class TextQueue:
         try:
             return dict(read_decisions(self.place).boxes)
         except SpecError:
-            if self._table() is None:
+            if table_at(self.place) is None:
                 return {}
             raise
 
@@ -137,7 +137,7 @@ class TextQueue:
     def _write(self, numbers: Sequence[int], lines: Sequence[Sequence[object]]) -> None:
         uids = [self.image(number).uid for number in numbers]
         with self._changing:
-            before = list(csv.reader(io.StringIO((self._table() or b"").decode("utf-8-sig"), newline="")))[1:]
+            before = list(csv.reader(io.StringIO((table_at(self.place) or b"").decode("utf-8-sig"), newline="")))[1:]
             sink = io.StringIO(newline="")
             writer = csv.writer(sink, lineterminator="\n")
             writer.writerow(COLUMNS)
@@ -145,13 +145,6 @@ class TextQueue:
             writer.writerows([uid, *line] for uid in uids for line in lines)
             store, name = apart(self.place)
             store.put(name, sink.getvalue().encode())
-
-    def _table(self) -> bytes | None:
-        store, name = apart(self.place)
-        try:
-            return store.read(name)
-        except FileNotFoundError:
-            return None
 
     def image(self, number: int) -> Waiting:
         """Return an image of the queue. Raises SpecError for a number that it does not have."""
@@ -185,6 +178,15 @@ class TextQueue:
 
 def _as_table(row: Mapping[str, Any]) -> pa.Table:
     return pa.Table.from_pylist([dict(row)], schema=INSTANCES)
+
+
+def table_at(url: str) -> bytes | None:
+    """Return a table of decisions, or None if there is none yet."""
+    store, name = apart(url)
+    try:
+        return store.read(name)
+    except FileNotFoundError:
+        return None
 
 
 def apart(url: str) -> tuple[Store, str]:
