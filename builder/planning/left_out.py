@@ -89,11 +89,16 @@ def without_names(data: bytes, names: Collection[str]) -> bytes:
     return "".join(kept).encode(errors="surrogateescape")
 
 
-def leave_out(cohort: pa.Table, links: pa.Table, left: LeftOut) -> tuple[pa.Table, pa.Table]:
+def leave_out(cohort: pa.Table, links: pa.Table, left: LeftOut, *, withdrawn: int = 0) -> tuple[pa.Table, pa.Table]:
     """Return the cohort without the named cases, and the links of the cases that stay.
 
     The series of a case that is left out have the reason ``left_out``; its other images are unused where no other case
     has them.
+
+    Parameters
+    ----------
+    withdrawn
+        Number of persons who withdrew: where there are any, the names may all be theirs.
 
     Raises
     ------
@@ -104,7 +109,7 @@ def leave_out(cohort: pa.Table, links: pa.Table, left: LeftOut) -> tuple[pa.Tabl
         return cohort, links
     columns = {name: cohort[name].to_pylist() for name in ("included", "rule", "reason", "detail", "case_key")}
     persons = cohort["person_key"].to_pylist()
-    if not left.names & {*columns["case_key"], *persons}:
+    if not withdrawn and not left.names & {*columns["case_key"], *persons}:
         raise SpecError(
             f"cohort.leave_out: found {counted(len(left.names), 'name')}, none of a case or person of this archive, "
             "expected names of a dataset that was built from it with the same deid.patient_key"
@@ -140,12 +145,14 @@ def as_if_kept(cohort: pa.Table) -> pa.Table:
     return _with(cohort, "included", pc.or_(cohort["included"], left).to_pylist())
 
 
-def left_out_line(cohort: pa.Table, left: LeftOut) -> str:
-    """Say how many cases are left out, and how many names are of nobody here."""
+def left_out_line(cohort: pa.Table, left: LeftOut, *, withdrawn: int = 0) -> str:
+    """Say how many cases are left out, and how many names are of nobody here, as of persons who withdrew."""
     reasons = pc.fill_null(pc.equal(cohort["reason"], Reason.LEFT_OUT.value), False)
     unknown = len(left.names - {*cohort["case_key"].to_pylist(), *cohort["person_key"].to_pylist()})
     cases = counted(pc.sum(reasons).as_py() or 0, "case is", "cases are")
     others = f"; {counted(unknown, 'name is', 'names are')} of no case or person of this archive" if unknown else ""
+    if unknown and withdrawn:
+        others += f" ({counted(withdrawn, 'person')} withdrew; take out what was theirs, and check the rest)"
     return f"{cases} left out by the file{others}"
 
 

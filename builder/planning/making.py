@@ -77,7 +77,7 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
     gate, document = gate_of(spec), recipe(spec, key=key)
     roster = Roster(gate.words.spec, persons, table.select(INSTANCES.names), inventory)
     absent = read_left_out(spec.cohort.leave_out)
-    cohort, links = leave_out(cohort, links, absent)
+    cohort, links = leave_out(cohort, links, absent, withdrawn=inputs.withdrawn.table.num_rows)
     origins = gather_origins(spec, stated, cohort, links, annotations.table, key=key)
     makers = cohort.column("manufacturer")
     cohort, anonymity = _protected(spec, cohort, roster, gate, births=clinical.births)
@@ -150,7 +150,7 @@ def _told(
     for line in (*registry_lines(registry_facts(plan)), *cannot(spec, plan.cohort, plan.splits)):
         yield f"splits: {line.strip()}"
     if absent.names:
-        yield f"cohort: {left_out_line(plan.cohort, absent)}"
+        yield f"cohort: {left_out_line(plan.cohort, absent, withdrawn=plan.withdrawn.table.num_rows)}"
 
 
 def _with_types(withdrawn: Withdrawn, shards: Sequence[ShardSummary]) -> Withdrawn:

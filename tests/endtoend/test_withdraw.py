@@ -219,7 +219,11 @@ def test_a_person_stays_away_under_an_alias_and_with_new_series(made, left, tmp_
     (tmp_path / "aliases.csv").write_text(f"id,alias\nW{MERGING:03d},LATER\n")
     text = (made / "spec.yaml").read_text().replace(str(made / "archive"), str(archive))
     text = text.replace(MARKED.format(made), "")
-    aliased = f'persons: {{aliases: "{tmp_path / "aliases.csv"}"}}\ncohort: {{labels: optional, image: "modality'
+    (tmp_path / "marks.txt").write_bytes(names_file([who]))  # an old copy, in which everybody is gone by now
+    marked = f'leave_out: "{tmp_path / "marks.txt"}"'
+    aliased = (
+        f'persons: {{aliases: "{tmp_path / "aliases.csv"}"}}\ncohort: {{labels: optional, {marked}, image: "modality'
+    )
     spec = tmp_path / "spec.yaml"
     spec.write_text(text.replace('cohort:\n  image: "modality', aliased).replace("== 'CT'\"", "== 'CT'\"}"))
     later, stranger = (KEYED.name("patient", "", name, "north") for name in ("LATER", "STRANGER"))

@@ -42,6 +42,24 @@ def test_cases_and_persons_go_and_are_counted_under_their_own_reason():
     )
 
 
+def test_names_of_nobody_stop_a_plan_unless_somebody_withdrew():
+    typo = LeftOut(frozenset({NOBODY}), "x")
+    with pytest.raises(SpecError, match="found 1 name, none of"):
+        leave_out(cohort(), LINKS, typo)
+    table, links = leave_out(cohort(), LINKS, typo, withdrawn=2)
+    assert table.equals(cohort())
+    assert links.equals(LINKS)
+    assert left_out_line(table, typo, withdrawn=2) == (
+        "0 cases are left out by the file; 1 name is of no case or person of this archive "
+        "(2 persons withdrew; take out what was theirs, and check the rest)"
+    )
+    known = LeftOut(frozenset({CASES[3]}), "x")
+    assert left_out_line(leave_out(cohort(), LINKS, known, withdrawn=2)[0], known, withdrawn=2) == (
+        "1 case is left out by the file"
+    )
+    assert leave_out(cohort(), LINKS, LeftOut(frozenset(), "x"))[0].equals(cohort())  # a file without a name
+
+
 def test_nobody_else_moves_although_nothing_was_dealt_before():
     options = spec(folds={"k": 4}, stratify=["grade"])
     grades = cohort(grade=["low", "low", "high", "high"] * 10)
@@ -80,5 +98,3 @@ def test_the_file_says_what_it_holds_and_what_is_wrong_with_it(tmp_path):
         parse_names(b"\xff\xfe", "here")
     with pytest.raises(SpecError, match="found no file"):
         read_left_out(str(tmp_path / "none"))
-    with pytest.raises(SpecError, match="found 1 name, none of"):
-        leave_out(cohort(), LINKS, LeftOut(frozenset({NOBODY}), "x"))
