@@ -7,7 +7,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from builder.federation.documents import Table
-from builder.federation.tables import Column, count
+from builder.federation.tables import Column, Counts, count
 from builder.federation.told import Repeater, Teller
 from builder.split.joint import level_of
 
@@ -57,7 +57,7 @@ def prefixes(names: Sequence[str]) -> list[tuple[str, ...]]:
 
 def tell_total(teller: Teller | Repeater, persons: int) -> Table:
     """Tell how many persons there are; every other table is judged with this number."""
-    return teller.table("total", count((), [()] * persons), [()], total=False)
+    return teller.table("total", count((), [()] * persons), [()])
 
 
 def tell_levels(
@@ -69,17 +69,23 @@ def tell_levels(
     by: Sequence[str] = (),
 ) -> Table:
     """Tell a table of persons, one row each; ``by`` are the splits where it is also told by split."""
+    asked = prefixes(list(columns))
+    if by:
+        asked = [*asked, *(("split", *names) for names in asked)]
+    return teller.table(name, counts_of(persons, columns, by=by), asked)
+
+
+def counts_of(persons: pa.Table, columns: Mapping[str, Sequence[str]], *, by: Sequence[str] = ()) -> Counts:
+    """Return how many persons, one row each, have each level of the columns; by split, where ``by`` names them."""
     own = [column_of(column, levels) for column, levels in columns.items()]
     cells: list[Iterable[Any]] = [
         [level_of(value, column.levels) for value in persons[column.name].to_pylist()] for column in own
     ]
-    asked = prefixes([column.name for column in own])
     if by:
         own = [Column("split", tuple(by)), *own]
         cells = [persons["split"].to_pylist(), *cells]
-        asked = [*asked, *(("split", *names) for names in asked)]
     rows = zip(*cells, strict=True) if cells else iter([()] * persons.num_rows)
-    return teller.table(name, count(own, rows), asked)
+    return count(own, rows)
 
 
 def binned(persons: pa.Table, quantity: str) -> tuple[pa.Table, dict[str, list[str]]]:

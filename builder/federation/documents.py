@@ -15,7 +15,7 @@ from builder.errors import LayoutError, counted
 from builder.model.canonical import Json, canonical_json
 from builder.specfile.messages import described
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Increased when what a document says changes its meaning; every document states it, and others are refused."""
 
 MOST_BYTES: Final = 4 << 20
@@ -49,10 +49,16 @@ class Levels(_Closed):
     levels: list[Text]
 
 
+Whose = Literal["everybody", "newcomers", "candidates"]
+"""Whom a table counts: the persons of the cohort (in an offer) or of the dataset (in a receipt); those of them whom a
+joint plan deals, where persons who must stay together count as one; or all who have an image that the rules judged."""
+
+
 class Table(_Closed):
     """Persons by the levels of some columns, with sums. Suppressed numbers are null; a bin is a level "2 to 3"."""
 
     name: Text
+    of: Whose = "everybody"
     columns: list[Levels]
     rows: list[Row]
 
@@ -60,7 +66,7 @@ class Table(_Closed):
 class _Document(_Closed):
     """What every document begins with; ``nonce`` makes two documents differ that say the same."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     federation: Name
     sequence: Annotated[int, Field(ge=1, lt=1 << 31)]
     nonce: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
@@ -76,7 +82,7 @@ class Spec(_Document):
 
 
 class Offer(_Document):
-    """What a site could bring, as numbers: ``strata`` counts newcomers, whom a joint plan deals."""
+    """What a site could bring, as numbers: ``strata`` counts newcomers, whom a joint plan deals, all else everybody."""
 
     kind: Literal["offer"] = "offer"
     site: Name

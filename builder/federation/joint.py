@@ -55,7 +55,7 @@ def added(tables: Mapping[str, list[Table]]) -> list[Table]:
     found = []
     for name, parts in sorted(names.items()):
         first = parts[0]
-        if len(parts) < len(tables) or any(part.columns != first.columns for part in parts):
+        if len(parts) < len(tables) or any((part.columns, part.of) != (first.columns, first.of) for part in parts):
             continue  # what one site does not tell has no joint number
         rows = [{tuple(row.levels): row.persons for row in part.rows} for part in parts]
         patterns = sorted(set().union(*rows))
@@ -63,6 +63,7 @@ def added(tables: Mapping[str, list[Table]]) -> list[Table]:
         found.append(
             Table(
                 name=name,
+                of=first.of,
                 columns=first.columns,
                 rows=[
                     Row(levels=list(p), persons=None if None in n else sum(v for v in n if v is not None))

@@ -7,6 +7,7 @@ from typing import Any
 
 from builder.errors import PrivacyError
 from builder.federation.documents import Plan, Spec
+from builder.federation.exclusions import outcomes
 from builder.federation.policy import ALWAYS, Policy
 from builder.model.canonical import fingerprint
 from builder.model.options import LOCATION_FIELDS, stated
@@ -69,12 +70,15 @@ class Terms:
         Columns that the split is stratified by.
     splits
         Splits that persons may be in.
+    outcomes
+        What can become of a person whose images are candidates.
     """
 
     question: str
     k: int
     strata: tuple[str, ...]
     splits: tuple[str, ...]
+    outcomes: tuple[str, ...] = ()
 
 
 def _terms(spec: DatasetSpec, policy: Policy) -> Terms:
@@ -86,6 +90,7 @@ def _terms(spec: DatasetSpec, policy: Policy) -> Terms:
         max(policy.k, spec.deid.anonymity.k if spec.deid.anonymity is not None else 0),
         splits.stratify,
         splits_of(splits),
+        outcomes(spec),
     )
 
 

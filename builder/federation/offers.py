@@ -1,16 +1,30 @@
 """What a site could bring, out of its own plan: an offer. Nothing but numbers of persons, none below k, leaves."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.federation.counting import EDGES, HISTOGRAM, binned, tell_levels, tell_total, unstated
-from builder.federation.documents import Offer, Spec, Table, digest
+from builder.errors import PrivacyError
+from builder.federation.counting import (
+    EDGES,
+    HISTOGRAM,
+    binned,
+    column_of,
+    counts_of,
+    prefixes,
+    tell_levels,
+    tell_total,
+    unstated,
+)
+from builder.federation.differencing import Told
+from builder.federation.documents import Offer, Spec, Table, Whose, digest
+from builder.federation.exclusions import exclusions_of, tell_exclusions
 from builder.federation.local import Terms
 from builder.federation.policy import Policy, permitted
-from builder.federation.told import Ledger, Teller
+from builder.federation.tables import Disclosed, matrix, part, patterns, vector
+from builder.federation.told import Ledger, Teller, as_table, disclosed
 from builder.model.canonical import fingerprint
 from builder.model.keyed import Key
 from builder.report.people import one_row_each
@@ -38,7 +52,7 @@ class Newcomers:
 def make_offer(
     signed: Spec, policy: Policy, terms: Terms, found: Newcomers, ledger: Ledger, *, key: Key, nonce: str
 ) -> Offer:
-    """Return an offer of newcomers, and note in the ledger what it tells.
+    """Return an offer of newcomers and of everybody beside whom they come, and note in the ledger what it tells.
 
     Raises
     ------
@@ -46,15 +60,33 @@ def make_offer(
         If a number would follow from this offer together with what was told before, or the spec asks for levels that
         the policy does not list.
     """
-    keys = found.people["person_key"].combine_chunks()
-    rows = found.series.filter(pc.and_(found.series["included"], pc.is_in(found.series["person_key"], keys)))
+    rows = found.series.filter(found.series["included"])
+    everybody, newcomers = ({*table["person_key"].to_pylist()} for table in (rows, found.people))
     asked, withheld = permitted(signed.columns, policy)
     strata = {name: asked[name] for name in terms.strata if name in asked}
-    others = [name for name in asked if name not in strata and name in rows.column_names]
-    persons = one_row_each(rows, [*others, *(q for q in policy.histograms if q in EDGES)])
-    teller = teller_of(ledger, key, keys.to_pylist(), terms)
-    total = tell_total(teller, found.people.num_rows)
-    told = tell_levels(teller, " x ".join(strata) or "strata", found.people, strata)
+    others = {name: asked[name] for name in asked if name not in strata and name in rows.column_names}
+    teller, known = teller_of(ledger, key, everybody, terms), ledger.memory()
+    try:
+        tables = [tell_total(teller, len(everybody)), *_tables(teller, rows, others, policy.histograms)]
+    except PrivacyError:
+        if everybody == newcomers:
+            raise
+        ledger.told, tables = known, []
+        withheld.append("everybody: few persons would follow from what was told before")
+    if tables and "exclusions" in policy.tell:
+        found_out = exclusions_of(found.series, everybody, terms.outcomes)
+        own = teller_of(ledger, key, found_out.people, terms, of="candidates")
+        tables += tell_exclusions(own, found_out, tables[0], withheld)
+    settled = rows.filter(pc.invert(pc.is_in(rows["person_key"], found.people["person_key"].combine_chunks())))
+    first, known = teller_of(ledger, key, newcomers, terms, of="newcomers"), ledger.memory()
+    try:
+        dealt = _tell_newcomers(first, found.people, one_row_each(settled, list(strata)), strata)
+    except PrivacyError:
+        if everybody == newcomers:
+            raise
+        ledger.told = known
+        dealt = _nothing(first, strata)
+        withheld.append("newcomers: few others would follow from their number; they are dealt by the ratios")
     return Offer(
         federation=signed.federation,
         sequence=ledger.sequence("offer"),
@@ -62,16 +94,48 @@ def make_offer(
         site=policy.site,
         spec=digest(signed),
         k=terms.k,
-        strata=told,
-        tables=[total, *_tables(teller, persons, {name: asked[name] for name in others}, policy.histograms)],
+        strata=dealt,
+        tables=tables,
         lock=lock_of(found.lock),
         withheld=[*withheld, *unstated([*(n for n in asked if n not in strata), *policy.histograms], rows)],
     )
 
 
-def teller_of(ledger: Ledger, key: Key, persons: Sequence[str], terms: Terms) -> Teller:
+def teller_of(ledger: Ledger, key: Key, persons: Iterable[str], terms: Terms, *, of: Whose = "everybody") -> Teller:
     """Return who tells of these persons."""
-    return Teller(ledger, terms.k, key.name("told", fingerprint(sorted(persons))), terms.question)
+    return Teller(ledger, terms.k, key.name("told", fingerprint(sorted(persons))), terms.question, of)
+
+
+def _tell_newcomers(teller: Teller, people: pa.Table, settled: pa.Table, strata: Mapping[str, Sequence[str]]) -> Table:
+    """Tell how many newcomers are in each stratum, unless that would tell who has left since the newest receipt.
+
+    ``settled`` are the others of the cohort. Who adds the newcomers to those of the receipt, and subtracts everybody,
+    has the persons who left.
+    """
+    ledger, name = teller.ledger, " x ".join(strata) or "strata"
+    last = max(ledger.receipts.values(), key=lambda made: made.sequence, default=None)
+    stayed = counts_of(settled, strata)
+    before = None if last is None else part(disclosed(last.strata, last.k), strata)
+    wanted = list(before.shown) if before is not None and before.columns == stayed.columns else []
+    now = (matrix(stayed.columns, wanted) @ vector(stayed)).tolist() if wanted else []
+    if before is not None and any(0 < abs(n - before.shown[p]) < teller.k for p, n in zip(wanted, now, strict=True)):
+        raise PrivacyError("newcomers: found that few persons have left since the newest receipt, expected k or none")
+    tell_total(teller, people.num_rows)
+    told = tell_levels(teller, name, people, strata)
+    if before is not None and last is not None:
+        came = disclosed(told, teller.k).shown
+        shown = {p: before.shown[p] + came[p] for p in wanted if p in came}
+        both = Told(f"{last.version} and {teller.people}", teller.question, replace(before, shown=shown, hidden=()))
+        teller.note("total", replace(both, table=part(both.table, ())))
+        teller.note(name, both)
+    return told
+
+
+def _nothing(teller: Teller, strata: Mapping[str, Sequence[str]]) -> Table:
+    """Return the table of the strata without a number."""
+    columns = [column_of(name, levels) for name, levels in strata.items()]
+    hidden = Disclosed(tuple(columns), teller.k, {}, tuple(patterns(columns, prefixes(list(strata)))))
+    return as_table(" x ".join(strata) or "strata", hidden, teller.of)
 
 
 def lock_of(lock: Mapping[str, object]) -> dict[str, str]:
@@ -82,8 +146,9 @@ def lock_of(lock: Mapping[str, object]) -> dict[str, str]:
 
 
 def _tables(
-    teller: Teller, persons: pa.Table, columns: Mapping[str, Sequence[str]], quantities: Sequence[str]
+    teller: Teller, rows: pa.Table, columns: Mapping[str, Sequence[str]], quantities: Sequence[str]
 ) -> Iterator[Table]:
+    persons = one_row_each(rows, [*columns, *(q for q in quantities if q in EDGES)])
     for name, levels in columns.items():
         yield tell_levels(teller, name, persons, {name: levels})
     for quantity in quantities:

@@ -1,7 +1,7 @@
 """A site's policy: what may leave, and which specs are built. Nothing that a coordinator sends widens it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -40,6 +40,8 @@ class Policy(BaseModel):
         counted with the last one that a spec asks for.
     histograms
         Quantities that may be told of, on edges that builder ships.
+    tell
+        What else may be told, beside columns and histograms: ``exclusions``, how many persons each rule keeps out.
     allow
         Blocks that a spec may use beside the harmless ones: clinical, labels, consensus, persons, leaks.
     parameters
@@ -58,6 +60,7 @@ class Policy(BaseModel):
     offers: Annotated[int, Field(ge=1)] = 3
     columns: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     histograms: tuple[str, ...] = ()
+    tell: tuple[Literal["exclusions"], ...] = ()
     allow: tuple[str, ...] = ()
     parameters: dict[str, str] = Field(default_factory=dict)
     patient_key: str = "${env:BUILDER_KEY}"

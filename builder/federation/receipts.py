@@ -1,13 +1,15 @@
 """What a site has built under a plan, out of its published version: a receipt of tallies."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from builder.errors import PrivacyError
 from builder.federation.counting import EDGES, HISTOGRAM, binned, tell_levels, tell_total, unstated
-from builder.federation.documents import Plan, Receipt, Spec, Table, digest
+from builder.federation.documents import Plan, Receipt, Spec, Table, Whose, digest
+from builder.federation.exclusions import exclusions_of, tell_exclusions
 from builder.federation.local import Terms
 from builder.federation.offers import lock_of, teller_of
 from builder.federation.policy import Policy, permitted
@@ -16,11 +18,33 @@ from builder.model.keyed import Key
 from builder.report.people import one_row_each
 
 
+@dataclass(frozen=True, eq=False)
+class Published:
+    """What a site has published.
+
+    Parameters
+    ----------
+    version
+        Its name.
+    lock
+        Versions of packages.
+    index
+        One row a sample.
+    cohort
+        One row a candidate series, as it was decided in the end.
+    """
+
+    version: str
+    lock: Mapping[str, Any]
+    index: pa.Table
+    cohort: pa.Table
+
+
 def make_receipt(
     documents: tuple[Spec, Plan],
     policy: Policy,
     terms: Terms,
-    published: tuple[str, Mapping[str, Any], pa.Table],
+    published: Published,
     ledger: Ledger,
     *,
     key: Key,
@@ -31,11 +55,6 @@ def make_receipt(
     Where so few persons have come or left since the receipt before that new numbers would tell of them, its numbers are
     told again.
 
-    Parameters
-    ----------
-    published
-        Name of the version, its lock and its index.
-
     Raises
     ------
     PrivacyError
@@ -43,7 +62,7 @@ def make_receipt(
         are too far off.
     """
     signed, plan = documents
-    version, lock, index = published
+    version, index = published.version, published.index
     asked, withheld = permitted(signed.columns, policy)
     names = [name for name in asked if name in index.column_names]
     quantities = [q for q in policy.histograms if q in EDGES and q in index.column_names]
@@ -51,17 +70,23 @@ def make_receipt(
     keys = persons["person_key"].to_pylist()
     counted, before, known = version, ledger.receipts.get(digest(plan)), ledger.memory()
     columns = {name: asked[name] for name in names}
+    tellers: dict[Whose, Teller | Repeater] = {"everybody": teller_of(ledger, key, keys, terms)}
     try:
-        tables = _tables(teller_of(ledger, key, keys, terms), persons, columns, quantities, terms)
+        tables = _tables(tellers["everybody"], persons, columns, quantities, terms)
     except PrivacyError as error:
         ledger.told = known  # nothing of it has left
         if before is None:
             raise
+        tellers = dict.fromkeys(("everybody", "candidates"), Repeater(before, terms.k))
         try:
-            tables = _tables(Repeater(before, terms.k), persons, columns, quantities, terms)
+            tables = _tables(tellers["everybody"], persons, columns, quantities, terms)
         except PrivacyError:
             raise error from None
         counted = before.counted
+    if "exclusions" in policy.tell:
+        out = exclusions_of(published.cohort, {*keys}, terms.outcomes)
+        own = tellers.get("candidates") or teller_of(ledger, key, out.people, terms, of="candidates")
+        tables += tell_exclusions(own, out, tables[1], withheld)
     return Receipt(
         federation=signed.federation,
         sequence=ledger.sequence("receipt"),
@@ -73,7 +98,7 @@ def make_receipt(
         k=terms.k,
         strata=tables[0],
         tables=tables[1:],
-        lock=lock_of(lock),
+        lock=lock_of(published.lock),
         withheld=[*withheld, *unstated([*asked, *policy.histograms], index)],
     )
 

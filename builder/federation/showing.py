@@ -54,7 +54,7 @@ def _lines(document: Document) -> Iterator[str]:
 
 
 def _table(table: Table) -> Iterator[str]:
-    yield f"  {table.name} ({', '.join(column.name for column in table.columns) or 'everyone'})"
+    yield f"  {table.name} ({', '.join(column.name for column in table.columns) or 'everyone'}; of {table.of})"
     for row in table.rows:
         if row.persons is not None:
             yield f"    {' / '.join(row.levels) or 'all'}: {row.persons}"

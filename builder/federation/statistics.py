@@ -17,6 +17,7 @@ from builder.federation.estimates import (
     quantile_of_known,
     share,
 )
+from builder.federation.exclusions import NAME as EXCLUSIONS
 from builder.federation.tables import ANY
 from builder.federation.tallies import Tally, merge, part, tally
 from builder.federation.told import disclosed
@@ -56,6 +57,8 @@ def statistics(receipts: Mapping[str, Receipt], splits: Iterable[str]) -> list[J
         entry: dict[str, Json] = {"table": name, "persons": joint.total, "without": list(without)}
         if name.startswith(HISTOGRAM) and quantity in EDGES:
             entry |= _of_quantity(joint, quantity, list(splits))
+        elif name == EXCLUSIONS:
+            entry |= {"outcomes": _of_outcomes(joint)}
         else:
             entry |= _of_levels(joint)
         found.append(entry)
@@ -117,6 +120,17 @@ def _of_levels(joint: Tally) -> dict[str, Json]:
             }
         )
     return {**found, "columns": columns[1:], "levels": rows}
+
+
+def _of_outcomes(joint: Tally) -> list[Json]:
+    """Return how many persons of all sites each outcome has, and which share of the candidates."""
+    rows: list[Json] = []
+    for level in joint.columns[0].levels:
+        low, high = joint.ranges[(level,)]
+        own, interval = share(joint, (level,))
+        found = {"low": low, "high": high}
+        rows.append({"outcome": level, "persons": found, "share": _ends(own), "interval": _ends(interval)})
+    return rows
 
 
 def _ends(found: Estimate) -> Json:

@@ -7,13 +7,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from builder.errors import LayoutError, PrivacyError
 from builder.federation.differencing import Told, tell
-from builder.federation.documents import Document, Levels, Plan, Receipt, Row, Spec, Table, digest
+from builder.federation.documents import Document, Levels, Plan, Receipt, Row, Spec, Table, Whose, digest
 from builder.federation.tables import Column, Counts, Disclosed, matrix, part, vector
 from builder.model.canonical import canonical_json
+
+CANDIDATES: Final = "candidates: "
+"""How the ledger's names of tables begin that count candidates."""
 
 
 @dataclass
@@ -124,21 +127,38 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Teller:
-    """Tells tables of one set of persons."""
+    """Tells tables of one set of persons.
+
+    Parameters
+    ----------
+    of
+        Whom they count. Newcomers are some of everybody, and are judged together with them; candidates are not.
+    """
 
     ledger: Ledger
     k: int
     people: str
     question: str
+    of: Whose = "everybody"
 
-    def table(self, name: str, counts: Counts, asked: Sequence[Sequence[str]], *, total: bool = True) -> Table:
-        """Return what may be told, and note it. ``total`` is left out for the table of the total itself."""
-        before = [*(self.ledger.told.get("total", ()) if total else ()), *self._beside(counts)]
+    def table(
+        self, name: str, counts: Counts, asked: Sequence[Sequence[str]], *, known: Disclosed | None = None
+    ) -> Table:
+        """Return what may be told, and note it. ``known`` is what other tables have told of these same persons."""
+        before = [*self.ledger.told.get(self._name("total"), ()), *self._beside(counts)]
+        before += [] if known is None else [Told(self.people, self.question, known)]
         told = tell(counts, self.k, people=self.people, question=self.question, asked=asked, ledger=before)
-        own = self.ledger.told.setdefault(name, [])
+        self.note(name, told)
+        return as_table(name, told.table, self.of)
+
+    def note(self, name: str, told: Told) -> None:
+        """Note in the ledger what was told, or what follows from it."""
+        own = self.ledger.told.setdefault(self._name(name), [])
         if told not in own:
             own.append(told)
-        return as_table(name, told.table)
+
+    def _name(self, name: str) -> str:
+        return f"{CANDIDATES}{name}" if self.of == "candidates" else name
 
     def _beside(self, counts: Counts) -> Iterator[Told]:
         """Yield what was told of a column of this table: of the split alone, what a table says of the splits.
@@ -146,7 +166,9 @@ class Teller:
         Nearly every table of a receipt is told by split, and all of them at once would be too many to prove anything.
         """
         own = {column.name for column in counts.columns}
-        for entry in chain.from_iterable(self.ledger.told.values()):
+        told = self.ledger.told.items()
+        alike = [own for name, own in told if name.startswith(CANDIDATES) == (self.of == "candidates")]
+        for entry in chain.from_iterable(alike):
             shared = own.intersection(column.name for column in entry.table.columns)
             if shared == {"split"}:
                 yield replace(entry, table=part(entry.table, shared))
@@ -164,7 +186,9 @@ class Repeater:
     earlier: Receipt
     k: int
 
-    def table(self, name: str, counts: Counts, asked: Sequence[Sequence[str]], *, total: bool = True) -> Table:
+    def table(
+        self, name: str, counts: Counts, asked: Sequence[Sequence[str]], *, known: Disclosed | None = None
+    ) -> Table:
         """Return the earlier table of this name. Raises PrivacyError if it is too far off, or there is none."""
         tables = {table.name: table for table in (self.earlier.strata, *self.earlier.tables)}
         columns = [Levels(name=column.name, levels=list(column.levels)) for column in counts.columns]
@@ -177,11 +201,12 @@ class Repeater:
         return tables[name]
 
 
-def as_table(name: str, told: Disclosed) -> Table:
+def as_table(name: str, told: Disclosed, of: Whose = "everybody") -> Table:
     """Return a table as documents write it."""
     rows = {**dict(told.shown), **dict.fromkeys(told.hidden)}
     return Table(
         name=name,
+        of=of,
         columns=[Levels(name=column.name, levels=list(column.levels)) for column in told.columns],
         rows=[Row(levels=list(pattern), persons=rows[pattern]) for pattern in sorted(rows)],
     )

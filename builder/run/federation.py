@@ -13,13 +13,23 @@ from builder.federation.documents import Offer, Plan, Receipt, Spec, digest, kin
 from builder.federation.local import Terms, local_spec
 from builder.federation.offers import Newcomers, make_offer
 from builder.federation.policy import Policy, read_policy
-from builder.federation.receipts import make_receipt
+from builder.federation.receipts import Published, make_receipt
 from builder.federation.signing import load_key, read_signed, sign
 from builder.federation.told import Ledger
-from builder.model.layout import CURRENT, INDEX, MANIFEST, parse_current, parse_manifest, version_path
+from builder.model.layout import (
+    COHORT,
+    CURRENT,
+    EXCLUSIONS,
+    INDEX,
+    MANIFEST,
+    parse_current,
+    parse_manifest,
+    version_path,
+)
 from builder.model.parquet import read_parquet
 from builder.planning.deal import newcomers, shared_keys
 from builder.protocols import Progress
+from builder.report.flow import decided_finally
 from builder.run.clusters import load_cluster
 from builder.run.outcomes import Built
 from builder.run.pipeline import ask, build, opened, plan_asked
@@ -122,9 +132,10 @@ def _receipt(documents: tuple[Spec, Plan], policy: Policy, told: Terms, ledger: 
             f"{policy.dataset}: found no published dataset, expected one; run builder site build"
         ) from None
     lock: Mapping[str, Any] = parse_manifest(store.read(version_path(version, MANIFEST))).lock
-    index = read_parquet(store.read(version_path(version, INDEX)))
+    index, cohort, out = (read_parquet(store.read(version_path(version, n))) for n in (INDEX, COHORT, EXCLUSIONS))
+    published = Published(version, lock, index, decided_finally(cohort, out))
     key = resolve_key(policy.patient_key, environ, read=lambda path: Path(path).read_bytes())
-    made = make_receipt(documents, policy, told, (version, lock, index), ledger, key=key, nonce=secrets.token_hex(16))
+    made = make_receipt(documents, policy, told, published, ledger, key=key, nonce=secrets.token_hex(16))
     return _write(made, ledger, folder / "receipt.json")
 
 

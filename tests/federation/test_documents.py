@@ -123,7 +123,7 @@ def _as_plan(facts):
 
 
 def _format(facts):
-    facts["document"]["format"] = 2
+    facts["document"]["format"] = 3
     return facts
 
 
@@ -146,7 +146,7 @@ TWICE = b'"k": 5,'
 ALTERED = {
     "changed": (_lines(_more), LayoutError, "changed after North signed it"),
     "as another kind": (_lines(_as_plan), LayoutError, "found a plan, expected an offer"),
-    "of another format": (_lines(_format), LayoutError, "found format 2"),
+    "of another format": (_lines(_format), LayoutError, "found format 3"),
     "with half a person": (_lines(_fraction), LayoutError, "expected a whole number"),
     "with a note": (_lines(_extra), LayoutError, "found the unknown key 'note'"),
     "without a signature": (_lines(_unsigned), PrivacyError, "without a signature"),
@@ -185,7 +185,7 @@ def test_a_signature_of_one_kind_does_not_pass_for_another(key):
     data = written(plan, Signature(key=public_of(key), value=sign(spec, key).value))
     with pytest.raises(LayoutError, match="changed after"):
         read_signed(data, Plan, where="plan.json", pinned={public_of(key): "us"})
-    assert signed_bytes(spec).startswith(b"builder federation 1 spec\n")
+    assert signed_bytes(spec).startswith(b"builder federation 2 spec\n")
 
 
 def test_documents_that_say_the_same_differ_by_their_nonce():

@@ -10,7 +10,7 @@ from builder.errors import LayoutError, PrivacyError
 from builder.federation.documents import Plan, Receipt, Spec, Table
 from builder.federation.local import Terms
 from builder.federation.policy import Policy
-from builder.federation.receipts import make_receipt
+from builder.federation.receipts import Published, make_receipt
 from builder.federation.showing import shown
 from builder.federation.told import Ledger
 from builder.model.keyed import Key
@@ -24,6 +24,7 @@ PLAN = Plan(
 POLICY = Policy(site="north", coordinator=PUBLIC, dataset="/data", columns={"sex": ("F", "M")}, histograms=("slices",))
 TERMS = Terms("question", K, ("sex",), ("train", "test"))
 KEY = Key(bytes(range(32)))
+NOBODY = pa.table({name: pa.array([], pa.string()) for name in ("person_key", "rule", "reason")})
 
 
 def index(women: int, men: int) -> pa.Table:
@@ -36,7 +37,9 @@ def index(women: int, men: int) -> pa.Table:
 
 
 def received(ledger: Ledger, persons: pa.Table, version: str, terms: Terms = TERMS, policy: Policy = POLICY) -> Receipt:
-    made = make_receipt((SPEC, PLAN), policy, terms, (version * 32, {}, persons), ledger, key=KEY, nonce=version * 32)
+    made = make_receipt(
+        (SPEC, PLAN), policy, terms, Published(version * 32, {}, persons, NOBODY), ledger, key=KEY, nonce=version * 32
+    )
     ledger.note(made)
     return made
 
@@ -55,7 +58,7 @@ def test_what_the_index_does_not_have_is_named(ledger):
         update={"columns": {"sex": ("F", "M"), "grade": ("low", "high")}, "histograms": ("slices", "age_years")}
     )
     spec = SPEC.model_copy(update={"columns": {"sex": ["F", "M"], "grade": ["low", "high"]}})
-    published = ("a" * 32, {}, index(40, 30))
+    published = Published("a" * 32, {}, index(40, 30), NOBODY)
     made = make_receipt((spec, PLAN), policy, TERMS, published, ledger, key=KEY, nonce="a" * 32)
     assert made.withheld == [f"{n}: the tables of the site have no such column" for n in ("grade", "age_years")]
     assert "withheld: grade" in shown(made)
@@ -92,7 +95,7 @@ def test_what_the_policy_no_longer_allows_is_not_told_again(ledger):
     received(ledger, index(40, 30), "a")
     narrower = received(ledger, index(39, 30), "b", policy=POLICY.model_copy(update={"histograms": ()}))
     assert [table.name for table in narrower.tables] == ["total"]
-    with pytest.raises(PrivacyError, match="less than 12 persons"):
+    with pytest.raises(PrivacyError, match="fewer than 12 persons"):
         received(ledger, index(39, 30), "c", Terms("question", 12, ("sex",), ("train", "test")))
 
 

@@ -11,13 +11,13 @@ from builder.federation.estimates import Estimate
 from builder.federation.local import Terms
 from builder.federation.merging import join
 from builder.federation.policy import Policy
-from builder.federation.receipts import make_receipt
+from builder.federation.receipts import Published, make_receipt
 from builder.federation.told import Ledger
 from builder.model.keyed import Key
 from builder.report.association import cramers_v
 from builder.report.power import detectable_difference, half_width
 from tests.federation.test_documents import HEAD, PUBLIC
-from tests.federation.test_receipts import PLAN
+from tests.federation.test_receipts import NOBODY, PLAN
 from tests.federation.test_sites import TEXT, signed
 
 SPLITS = ("train", "validation", "test")
@@ -51,7 +51,7 @@ def merged(tmp_path_factory):
         )
         ledger = Ledger.open(str(home / f"{site}.json"))
         receipts[site] = make_receipt(
-            (signed(), PLAN), policy, TERMS, ("a" * 32, {}, own), ledger, key=KEY, nonce="0" * 32
+            (signed(), PLAN), policy, TERMS, Published("a" * 32, {}, own, NOBODY), ledger, key=KEY, nonce="0" * 32
         )  # fmt: skip
     return join(signed(TEXT), PLAN, receipts), pa.concat_tables(tables.values())
 
@@ -119,9 +119,10 @@ def test_a_site_too_small_to_tell_is_named(tmp_path):
     for site, size in {"north": 60, "south": 2}.items():
         ledger = Ledger.open(str(tmp_path / f"{site}.json"))
         index = rows(1, site, size)
+        own = policy.model_copy(update={"site": site})
+        published = Published("a" * 32, {}, index, NOBODY)
         made[site] = make_receipt(
-            (signed(), PLAN), policy.model_copy(update={"site": site}), TERMS, ("a" * 32, {}, index), ledger, key=KEY,
-            nonce=HEAD["nonce"],
+            (signed(), PLAN), own, TERMS, published, ledger, key=KEY, nonce=HEAD["nonce"]
         )  # fmt: skip
     both = entry(join(signed(TEXT), PLAN, made), "sex")
     assert (both["persons"], both["without"]) == (60, ["south"])
