@@ -42,6 +42,8 @@ from builder.publishing.report import REPORT_JSON
 from builder.report.association import is_worth_a_look
 from builder.report.people import one_row_each, reading_order
 from builder.report.physics import without_assumed_spacing
+from builder.report.power import too_few
+from builder.report.wording import stated
 from builder.spec import DatasetSpec
 from builder.spec.blocks import ReportOptions
 
@@ -207,11 +209,15 @@ def findings(report: Mapping[str, Any]) -> list[str]:
         if is_worth_a_look(row):
             strength = f"Cramer's V {row['cramers_v']:.2f}, q {row['q']:.3g}"
             found.append(f"{row['label']} is associated with {row['group']} ({strength})")
-    for entry in report.get("power", {}).get("outcomes", ()):
-        silent = [f"{r['column']} = {r['level']}" for r in entry["groups"] if not r["speaks"]]
-        if silent:
-            where = ", ".join(silent) if len(silent) < len(entry["groups"]) else "any of the groups"
-            found.append(f"the {report['power']['split']} split cannot speak for {entry['outcome']} in {where}")
+    outcomes = report.get("power", {}).get("outcomes", ())
+    small: dict[str, list[str]] = {}
+    for row in too_few(outcomes):
+        named = [of["outcome"] for of in row["outcomes"]]
+        which = "any outcome" if len(named) == len(outcomes) else ", ".join(named)
+        small.setdefault(which, []).append(f"{row['column']} {stated(row['level'])}")
+    for which, groups in small.items():
+        split = report["power"]["split"]
+        found.append(f"the {split} split has too few persons to speak for {which} in {', '.join(groups)}")
     for entry in report.get("table_one", ()):
         for row in entry.get("levels", ()):
             share = row["cells"]["all"]["share"]

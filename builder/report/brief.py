@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from builder.report import association, shift
-from builder.report.wording import fixed, number_of, percent, words
+from builder.report.wording import fixed, number_of, percent, stated, words
 
 MOST: Final = 6
 """Findings that are named at the top."""
@@ -132,12 +132,12 @@ def _of_groups(report: Mapping[str, Any]) -> Iterator[Point]:
             least = min(levels, key=lambda row: (row["stayed"]["share"], row["level"]))
             most = max(row["stayed"]["share"] for row in levels)
             share = least["stayed"]["share"]
-            group = f"{words(entry['column'])} {least['level']}"
+            group = f"{words(entry['column'])} {stated(least['level'])}"
             text = f"Of {group}, {percent(share)} of the persons stayed; of others up to {percent(most)}"
             yield Point(most - share, text, "flow")
     for row in (report.get("balance") or {}).get("levels", ()):
         if row["off_persons"] is not None and row["off_persons"] >= 1:
-            group = f"{words(row['column']).capitalize()} {row['level']}"
+            group = f"{words(row['column']).capitalize()} {stated(row['level'])}"
             text = f"{group} is {fixed(row['off_persons'], 1)} persons off its share of a split"
             yield Point(row["off_persons"] / max(1, row["persons"]), text, "balance")
     if report.get("groups_absent"):

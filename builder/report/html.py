@@ -13,6 +13,7 @@ from builder.report import association, shift, wording
 from builder.report.brief import points
 from builder.report.labels import title as label_title
 from builder.report.plots import histogram
+from builder.report.power import too_few
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -74,6 +75,8 @@ def page_template() -> "Template":
         "words": wording.words,
         "in_order": wording.in_order,
         "short": wording.short,
+        "stated": wording.stated,
+        "too_few": too_few,
         "stayed_whole": _stayed_whole,
         "upright": _upright,
         "number_of": wording.number_of,

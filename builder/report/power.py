@@ -160,6 +160,16 @@ def riley_binary(*, parameters: int, r2_cox_snell: float, prevalence: float, shr
     }
 
 
+def too_few(outcomes: Sequence[Mapping[str, Any]]) -> list[Json]:
+    """Return the levels of groups that the split cannot speak for, each once, with the ``outcomes`` concerned."""
+    found: dict[tuple[str, str], list[Json]] = {}
+    for entry in outcomes:
+        for row in entry["groups"]:
+            if not row["speaks"]:
+                found.setdefault((row["column"], row["level"]), []).append({**row, "outcome": entry["outcome"]})
+    return [{"column": column, "level": level, "outcomes": rows} for (column, level), rows in found.items()]
+
+
 def _auc_half_width(area: float, positives: int, negatives: int) -> float | None:
     if not positives or not negatives:
         return None

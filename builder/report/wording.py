@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from builder.report.people import MISSING
+
 NOTHING: Final = "\u2013"
 """Stands for a figure that is not known."""
 
@@ -69,6 +71,11 @@ def words(value: str) -> str:
         if value.endswith("_" + unit):
             return f"{value.removesuffix('_' + unit)} ({unit})".replace("_", " ")
     return value.replace("_", " ")
+
+
+def stated(level: str) -> str:
+    """Return a level of a group as it reads after the group's name; ``missing`` is not one that anybody stated."""
+    return "not stated" if level == MISSING else level
 
 
 def short(value: float) -> str:

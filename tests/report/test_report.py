@@ -12,9 +12,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markupsafe import escape
 from statsmodels.stats.proportion import proportion_confint
 
 from builder.model.tables import EXCLUSIONS
+from builder.publishing.catalog import findings
 from builder.report import ReportInputs, assemble, render
 from builder.report.people import levels, one_row_each
 from builder.split import assign
@@ -226,6 +228,21 @@ def test_power_counts_persons_of_the_test_split(document, frame):
     for row in entry["groups"]:
         assert row["positives"] == ((tested[VOLUME] > 0) & (tested[row["column"]] == row["level"])).sum()
         assert row["speaks"] == (row["half_width"] is not None and row["half_width"] <= 0.1)
+
+
+def test_a_group_too_small_to_judge_is_named_once(document):
+    outcomes = document["power"]["outcomes"]
+    silent = [(row["column"], row["level"]) for entry in outcomes for row in entry["groups"] if not row["speaks"]]
+    assert len(silent) > len(set(silent))
+    page = render(document)
+    (sentence,) = [line for line in page.splitlines() if "Too few persons to say" in line]
+    assert f"in {len(set(silent))} groups" in sentence
+    assert sentence.count("sex not stated") == 1
+    for column, level in set(silent):
+        rows = f"<td>{column}</td><td>{escape('not stated' if level == 'missing' else level)}</td>"
+        assert page.count(rows) >= silent.count((column, level))
+    (finding,) = [text for text in findings(document) if "to speak for any outcome" in text]
+    assert "sex not stated" in finding
 
 
 def test_labels_that_headers_predict_are_reported(document, frame):
