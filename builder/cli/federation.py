@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from builder.cli.options import Cluster, Quiet, continuing, filled, print_json, style
-from builder.errors import SpecError
+from builder.errors import SpecError, counted
 
 site = typer.Typer(help="A hospital's part of a joint dataset: offer, show, approve, build.", no_args_is_help=True)
 federate = typer.Typer(help="Coordinate one dataset over several hospitals.", no_args_is_help=True)
@@ -19,7 +19,7 @@ Key = Annotated[Path, typer.Option("--key", metavar="FILE", help="Private key, r
 Folder = Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder for what is written.")]
 Out = Annotated[Path, typer.Option("--to", metavar="FILE", help="File to write.")]
 Number = Annotated[int, typer.Option("--number", min=1, help="Greater than that of every earlier one.")]
-Shown = Annotated[Path, typer.Argument(metavar="FILE", help="A spec, offer, plan or receipt.")]
+Shown = Annotated[Path, typer.Argument(metavar="FILE", help="A spec, offer, plan, receipt, marks or copies.")]
 
 
 @site.command("offer")
@@ -42,7 +42,9 @@ def site_show(path: Shown) -> None:
 
 
 @site.command("schema")
-def site_schema(kind: Annotated[str, typer.Argument(metavar="KIND", help="spec, offer, plan or receipt.")]) -> None:
+def site_schema(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="spec, offer, plan, receipt, marks or copies.")],
+) -> None:
     """Print the JSON Schema of a kind of file, for programs of a site that check what leaves."""
     from builder.federation.documents import published_schemas
 
@@ -54,7 +56,7 @@ def site_schema(kind: Annotated[str, typer.Argument(metavar="KIND", help="spec, 
 
 @site.command("approve")
 def site_approve(path: Shown, policy: PolicyFile, key: Key) -> None:
-    """Sign an offer or a receipt that this site made, after a person has read it."""
+    """Sign what this site made (an offer, a receipt, marks, copies), after a person has read it."""
     from builder.run.federation import approve
 
     typer.echo(f"{path}: the {approve(path, policy, key)} is signed and may leave")
@@ -85,6 +87,36 @@ def site_receipt(plan: PlanOption, spec: SignedOption, policy: PolicyFile, to: F
     from builder.run.federation import receipt
 
     typer.echo(f"{receipt(plan, spec, policy, to)}: read it with builder site show, sign it with builder site approve")
+
+
+@site.command("marks")
+def site_marks(plan: PlanOption, spec: SignedOption, policy: PolicyFile, to: Folder) -> None:
+    """Write marks.json, by which sites that share a key find images that two of them have; a policy must allow it."""
+    from builder.run.copies import give_marks
+
+    typer.echo(f"{give_marks(plan, spec, policy, to)}: sign it with builder site approve, and give it to these sites")
+
+
+@site.command("compare")
+def site_compare(
+    marks: Annotated[list[Path], typer.Argument(metavar="MARKS...", help="Approved marks of other sites.")],
+    plan: PlanOption,
+    spec: SignedOption,
+    policy: PolicyFile,
+    to: Folder,
+) -> None:
+    """Find images that other sites have as well; of these the site whose name comes first keeps them."""
+    from builder.run.copies import compare
+
+    done = compare(plan, spec, policy, marks, to)
+    for other, persons in done.persons.items():
+        typer.echo(f"{other}: has images of {counted(persons, 'person')} of this site as well")
+    typer.echo(f"{done.found}: which images these are; it stays here")
+    typer.echo(f"{counted(done.left_out, 'person')} left out by the next builder site build")
+    if done.place is None:
+        typer.echo(f"no numbers for the coordinator: {done.untold}")
+    else:
+        typer.echo(f"{done.place}: numbers for the coordinator; read and sign them, or keep them here")
 
 
 @federate.command("key")

@@ -1,4 +1,4 @@
-"""The documents that travel between a coordinator and its sites: spec, offer, plan and receipt. A person can read each.
+"""The documents that travel between a coordinator and its sites, and from site to site. A person can read each.
 
 A file is JSON of ``document`` and ``signature``. Its text is the one that ``written`` gives, to the byte: whatever else
 stands in a file was added by somebody, and is refused.
@@ -21,10 +21,14 @@ FORMAT: Final = 2
 MOST_BYTES: Final = 4 << 20
 """No document is larger: it holds numbers that a person reads."""
 
+MOST_BYTES_OF_MARKS: Final = 256 << 20
+"""Marks hold about 10 kB for an image of 200 slices."""
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Version = Digest | Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 PublicKey = Annotated[str, Field(pattern=r"^ed25519:[0-9a-f]{64}$")]
+Keyed = Annotated[str, Field(pattern=r"^[0-9a-hjkmnp-tv-z]{26}$")]
 Text = Annotated[str, Field(max_length=400)]
 Count = Annotated[int, Field(ge=0, lt=1 << 53)]
 Hidden: TypeAlias = Count | None
@@ -140,9 +144,65 @@ class Receipt(_Document):
     withheld: list[Text]
 
 
-Document: TypeAlias = Spec | Offer | Plan | Receipt
-D = TypeVar("D", Spec, Offer, Plan, Receipt)
-KINDS: Final[Mapping[str, type[Document]]] = {"spec": Spec, "offer": Offer, "plan": Plan, "receipt": Receipt}
+class Volume(_Closed):
+    """The keyed marks of one image, without a name: see ``builder.federation.leaks``.
+
+    Parameters
+    ----------
+    exact
+        Of the digest of all pixels, whatever the order of slices.
+    planes
+        Of the digest of each plane that is not constant, sorted.
+    bands
+        One a band, in order; none for an image without structure.
+    """
+
+    exact: Keyed
+    planes: list[Keyed]
+    bands: list[Keyed]
+
+
+class Marks(_Document):
+    """The marks of all images that a site has published, for the sites that share a key. No coordinator has the key.
+
+    Parameters
+    ----------
+    readers
+        The sites that may compare them.
+    check
+        Differs under another key, so that two keys are told from two archives.
+    volumes
+        Sorted by ``exact``, so that their places say nothing.
+    """
+
+    kind: Literal["marks"] = "marks"
+    site: Name
+    plan: Digest
+    readers: list[Name]
+    check: Keyed
+    volumes: list[Volume]
+
+
+class Copies(_Document):
+    """How many persons of a site have an image that another site has as well, as tables of numbers."""
+
+    kind: Literal["copies"] = "copies"
+    site: Name
+    plan: Digest
+    k: Annotated[int, Field(ge=2)]
+    tables: list[Table]
+
+
+Document: TypeAlias = Spec | Offer | Plan | Receipt | Marks | Copies
+D = TypeVar("D", Spec, Offer, Plan, Receipt, Marks, Copies)
+KINDS: Final[Mapping[str, type[Document]]] = {
+    "spec": Spec,
+    "offer": Offer,
+    "plan": Plan,
+    "receipt": Receipt,
+    "marks": Marks,
+    "copies": Copies,
+}
 
 
 class Signature(_Closed):
@@ -188,7 +248,7 @@ def read(data: bytes, kind: type[D], *, where: str) -> tuple[D, Signature | None
     found = facts["document"].get("kind")
     if found != name:
         raise LayoutError(
-            f"{where}: found {_article(found)}, expected {_article(name)} of a federation; name the right file"
+            f"{where}: found {with_article(found)}, expected {with_article(name)} of a federation; name the right file"
         )
     if facts["document"].get("format") != FORMAT:
         raise LayoutError(
@@ -218,8 +278,9 @@ def kind_of(data: bytes) -> str:
 
 
 def _facts(data: bytes, name: str, where: str) -> dict[str, Any]:
-    if len(data) > MOST_BYTES:
-        raise LayoutError(f"{where}: found {counted(len(data), 'byte')}, expected at most {MOST_BYTES:,}")
+    most = MOST_BYTES_OF_MARKS if name == "marks" else MOST_BYTES
+    if len(data) > most:
+        raise LayoutError(f"{where}: found {counted(len(data), 'byte')}, expected at most {most:,}")
     try:
         facts = json.loads(data)
     except (ValueError, RecursionError):
@@ -227,12 +288,15 @@ def _facts(data: bytes, name: str, where: str) -> dict[str, Any]:
     if not isinstance(facts, dict) or not isinstance(facts.get("document"), dict):
         raise LayoutError(
             f"{where}: found no document of a federation, expected JSON of 'document' and 'signature', as builder "
-            f"writes {_article(name)}; it was cut off or is another file"
+            f"writes {with_article(name)}; it was cut off or is another file"
         )
     return facts
 
 
-def _article(kind: Any) -> str:
+def with_article(kind: Any) -> str:
+    """Return the name of a kind as a sentence has it."""
+    if kind in ("marks", "copies"):
+        return str(kind)
     return f"an {kind}" if str(kind)[:1] in "aeio" else f"a {kind}" if kind in KINDS else "something else"
 
 

@@ -1,19 +1,22 @@
 """The same image at two sites: keyed digests find exact copies, keyed bands of a hash find near ones.
 
-A site gives away one ``Marks`` a volume, made with a key that only the sites share. Without the key they say nothing.
+A site gives away the marks of each image, made with a key that only the sites share. Without the key they say nothing.
 With it, a site could try all values of a band and so learn roughly where another site's volume is brighter than its
 surroundings, on a grid of 8 x 8 x 8; it is no image of a person, but a site that does not want this gives no marks.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 import numpy as np
 
+from builder.copies.matching import SHARED_PLANES
 from builder.copies.prints import Print, Reals
 from builder.copies.screening import FLIPS, plain_hash
+from builder.federation.documents import Volume
 from builder.federation.tables import Integers
 from builder.model.keyed import Key
 
@@ -28,35 +31,15 @@ SHARED: Final = 2
 
 
 @dataclass(frozen=True)
-class Marks:
-    """What a site gives away of a volume; all of it is keyed.
-
-    Parameters
-    ----------
-    name
-        The site's own keyed name of the case.
-    exact
-        Of the digest of all pixels, whatever the order of slices.
-    planes
-        Of the digest of each plane, sorted.
-    bands
-        One a band, in order; none for a volume without structure.
-    """
-
-    name: str
-    exact: str
-    planes: tuple[str, ...]
-    bands: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Match:
-    """A volume of this site that another site has as well.
+    """An image of this site that another site has as well.
 
     Parameters
     ----------
-    own, other
-        Names of the case at this site and at the other.
+    own, person_key
+        Name of the image at this site, and of its person.
+    site, number
+        The other site, and the place of the image in its marks, from 1.
     planes
         Number of planes that are equal to the digit.
     bands
@@ -64,55 +47,66 @@ class Match:
     """
 
     own: str
-    other: str
+    person_key: str
+    site: str
+    number: int
     exact: bool
     planes: int
     bands: int
 
 
-def marks(volume: Print, key: Key) -> Marks:
-    """Return what may be given away of a volume to sites that have the same key."""
-    planes = tuple(sorted(key.names("plane", map(str, volume.planes))))
-    return Marks(volume.key, key.name("exact", volume.digest), planes, _bands(plain_hash(volume.small), key))
+def marks(volume: Print, key: Key) -> Volume:
+    """Return what may be given away of an image to sites that have the same key."""
+    planes = sorted(key.names("plane", map(str, volume.planes)))
+    bands = list(_bands(plain_hash(volume.small), key))
+    return Volume(exact=key.name("exact", volume.digest), planes=planes, bands=bands)
 
 
-def copies(own: Sequence[Print], others: Iterable[Marks], key: Key) -> list[Match]:
-    """Return the volumes of a site that another site has as well, by exact pixels, equal planes or near hashes.
+def all_marks(volumes: Iterable[Print], key: Key) -> list[Volume]:
+    """Return the marks of all images, in an order that says nothing of where each comes from."""
+    return sorted((marks(v, key) for v in volumes), key=lambda m: (m.exact, m.planes, m.bands))
 
-    The own volumes are compared in all eight flips. Both sites need the same key: with another one, nothing is found.
+
+def key_check(key: Key) -> str:
+    """Return what differs under another key."""
+    return key.name("check", "marks")
+
+
+def copies(own: Sequence[Print], site: str, others: Sequence[Volume], key: Key) -> list[Match]:
+    """Return the images of a site that another site has as well: equal pixels, shared planes or near hashes.
+
+    Planes count where they are at least ``SHARED_PLANES`` of the smaller image. The own images are compared in all
+    eight flips. Both sites need the same key: with another one, nothing is found.
     """
-    by_exact: dict[str, list[str]] = {}
-    by_plane: dict[str, list[str]] = {}
-    by_band: dict[tuple[int, str], list[str]] = {}
-    for other in others:
-        if other.planes:  # constant planes say nothing of where a volume is from
-            by_exact.setdefault(other.exact, []).append(other.name)
+    by_exact: dict[str, list[int]] = {}
+    by_plane: dict[str, list[int]] = {}
+    by_band: dict[tuple[int, str], list[int]] = {}
+    for number, other in enumerate(others, 1):
+        if other.planes:  # constant planes say nothing of where an image is from
+            by_exact.setdefault(other.exact, []).append(number)
         for plane in other.planes:
-            by_plane.setdefault(plane, []).append(other.name)
-        for place, band in enumerate(other.bands):
-            by_band.setdefault((place, band), []).append(other.name)
+            by_plane.setdefault(plane, []).append(number)
+        for at in enumerate(other.bands):
+            by_band.setdefault(at, []).append(number)
     found = []
     for volume in own:
         mine = marks(volume, key)
         exact = set(by_exact.get(mine.exact, ()))
-        planes = _counted(name for plane in mine.planes for name in by_plane.get(plane, ()))
-        bands: dict[str, int] = {}
+        planes = Counter(number for plane in mine.planes for number in by_plane.get(plane, ()))
+        bands: Counter[int] = Counter()
         for flipped in _flips(plain_hash(volume.small)):
-            shared = _counted(n for at in enumerate(_bands(flipped, key)) for n in by_band.get(at, ()))
-            bands = {name: max(bands.get(name, 0), shared.get(name, 0)) for name in {*bands, *shared}}
-        near = {name for name, number in bands.items() if number >= SHARED}
+            bands |= Counter(n for at in enumerate(_bands(flipped, key)) for n in by_band.get(at, ()))
+        alike = {n for n, shared in planes.items() if shared >= SHARED_PLANES * _fewer(mine, others[n - 1])}
+        near = {number for number, shared in bands.items() if shared >= SHARED}
         found += [
-            Match(volume.key, name, name in exact, planes.get(name, 0), bands.get(name, 0))
-            for name in sorted({*exact, *planes, *near})
+            Match(volume.key, volume.person_key, site, number, number in exact, planes[number], bands[number])
+            for number in sorted(exact | alike | near)
         ]
     return found
 
 
-def _counted(names: Iterable[str]) -> Mapping[str, int]:
-    numbers: dict[str, int] = {}
-    for name in names:
-        numbers[name] = numbers.get(name, 0) + 1
-    return numbers
+def _fewer(one: Volume, other: Volume) -> int:
+    return min(len(one.planes), len(other.planes))
 
 
 def _flips(hashed: Reals) -> Iterator[Reals]:

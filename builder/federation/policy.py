@@ -18,6 +18,23 @@ ALWAYS = (
 """Blocks of a spec that need no permission; ``Policy.allow`` names others."""
 
 
+class Copying(BaseModel):
+    """With which sites marks of images are exchanged.
+
+    Parameters
+    ----------
+    sites
+        Sites that may compare the marks of this one, and whose marks are compared here.
+    key
+        Where the key is that these sites share, and the coordinator does not have.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sites: Annotated[tuple[Name, ...], Field(min_length=1)]
+    key: str
+
+
 class Policy(BaseModel):
     """What a site has decided.
 
@@ -48,6 +65,8 @@ class Policy(BaseModel):
         Values of ``${NAME}`` in the spec's locations. A spec names no other place.
     patient_key
         Where the site's own key of pseudonyms is. That of the spec is not used.
+    copies
+        With which sites marks of images are exchanged; with none where it is not stated.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,6 +83,7 @@ class Policy(BaseModel):
     allow: tuple[str, ...] = ()
     parameters: dict[str, str] = Field(default_factory=dict)
     patient_key: str = "${env:BUILDER_KEY}"
+    copies: Copying | None = None
 
 
 def read_policy(path: Path) -> Policy:

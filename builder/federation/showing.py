@@ -4,13 +4,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from builder.federation.documents import Document, Offer, Plan, Receipt, Spec, Table, kind_of, read
+from builder.errors import counted
+from builder.federation.documents import KINDS, Copies, Document, Marks, Offer, Plan, Receipt, Table, kind_of, read
 
 
 def shown_file(path: Path) -> str:
     """Return the text of a file, and whether somebody signed it; whose key that is must be checked elsewhere."""
     data = path.read_bytes()
-    kinds: Mapping[str, Any] = {"spec": Spec, "offer": Offer, "plan": Plan, "receipt": Receipt}
+    kinds: Mapping[str, Any] = KINDS
     document: Document
     document, signature = read(data, kinds.get(kind_of(data), Offer), where=str(path))
     state = "nobody has signed it" if signature is None else f"signed by {signature.key} (not checked here)"
@@ -48,6 +49,15 @@ def _lines(document: Document) -> Iterator[str]:
         yield from (f"  {site}: held out as {split}" for site, split in sorted(document.held_out.items()))
         yield from (f"  rule: {rule}" for rule in document.rules)
         yield from (f"  differs: {line}" for line in document.differences)
+    elif isinstance(document, Marks):
+        planes = [len(volume.planes) for volume in document.volumes]
+        yield f"  site {document.site}; to be compared by {', '.join(document.readers)}"
+        yield f"  {counted(len(planes), 'image')} with {min(planes, default=0)} to {max(planes, default=0)} planes"
+        yield "  of each image keyed digests of its pixels and planes, and keyed bands of a hash; no name"
+    elif isinstance(document, Copies):
+        yield f"  site {document.site}; no number below {document.k} is shown"
+        for table in document.tables:
+            yield from _table(table)
     else:
         yield "  sites: " + ", ".join(sorted(document.sites))
         yield from (f"  {line}" for line in document.spec.splitlines())

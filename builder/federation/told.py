@@ -11,7 +11,19 @@ from typing import Any, Final
 
 from builder.errors import LayoutError, PrivacyError
 from builder.federation.differencing import Told, tell
-from builder.federation.documents import Document, Levels, Plan, Receipt, Row, Spec, Table, Whose, digest
+from builder.federation.documents import (
+    Document,
+    Levels,
+    Marks,
+    Plan,
+    Receipt,
+    Row,
+    Spec,
+    Table,
+    Whose,
+    digest,
+    with_article,
+)
 from builder.federation.tables import Column, Counts, Disclosed, matrix, part, vector
 from builder.model.canonical import canonical_json
 
@@ -28,7 +40,7 @@ class Ledger:
     told
         Name of a table to what was told of it.
     seen
-        Specs and plans that were accepted.
+        Specs, plans and marks of other sites that were accepted.
     made
         Digest to kind of each document that this site made.
     receipts
@@ -91,9 +103,10 @@ class Ledger:
         """Return a copy of what was told."""
         return {name: list(entries) for name, entries in self.told.items()}
 
-    def accept(self, document: Spec | Plan, *, where: str) -> None:
-        """Note a spec or plan. Raises LayoutError for one that is older than another that was accepted."""
-        name = f"{document.kind} {document.federation}"
+    def accept(self, document: Spec | Plan | Marks, *, where: str) -> None:
+        """Note what came from outside. Raises LayoutError for one that is older than another that was accepted."""
+        giver = document.site if isinstance(document, Marks) else ""
+        name = f"{document.kind} {document.federation} {giver}".rstrip()
         known = self.seen.get(name)
         own = {"sequence": document.sequence, "digest": digest(document)}
         if known is not None and (
@@ -102,7 +115,8 @@ class Ledger:
         ):
             raise LayoutError(
                 f"{where}: found {document.kind} {document.sequence} of {document.federation}, expected a later one "
-                f"than number {known['sequence']}, which this site has accepted; ask the coordinator for the newest"
+                f"than number {known['sequence']}, which this site has accepted; ask {giver or 'the coordinator'} for "
+                "the newest"
             )
         self.seen[name] = own
 
@@ -116,8 +130,8 @@ class Ledger:
         """Raise PrivacyError if this site did not make the document."""
         if digest(document) not in self.made:
             raise PrivacyError(
-                f"{where}: found an {document.kind} that this site did not make, expected one that builder site wrote "
-                "here; make it again, and approve that file"
+                f"{where}: found {with_article(document.kind)} that this site did not make, expected what builder site "
+                "wrote here; make it again, and approve that file"
             )
 
     def sequence(self, kind: str) -> int:

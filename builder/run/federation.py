@@ -5,11 +5,11 @@ import secrets
 from collections.abc import Mapping
 from os import environ
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from builder.deid import resolve_key
 from builder.errors import LayoutError, PrivacyError
-from builder.federation.documents import Offer, Plan, Receipt, Spec, digest, kind_of, read, written
+from builder.federation.documents import Copies, Marks, Offer, Plan, Receipt, Spec, digest, kind_of, read, written
 from builder.federation.local import Terms, local_spec
 from builder.federation.offers import Newcomers, make_offer
 from builder.federation.policy import Policy, read_policy
@@ -28,6 +28,7 @@ from builder.model.layout import (
 )
 from builder.model.parquet import read_parquet
 from builder.planning.deal import newcomers, shared_keys
+from builder.planning.left_out import names_file, parse_names, read_left_out
 from builder.protocols import Progress
 from builder.report.flow import decided_finally
 from builder.run.clusters import load_cluster
@@ -38,8 +39,17 @@ from builder.spec import DatasetSpec
 from builder.stages.boundary import Faults, default_action
 from builder.storage import checkpoint, open_store
 
+Made: TypeAlias = Offer | Receipt | Marks | Copies
+"""What a site makes, and a person approves."""
+
 LOCAL_SPEC = "{federation}-spec.json"
 """File beside the ledger: the spec as this site builds it, which ``builder build`` takes as well."""
+
+LEFT_OUT = "{federation}-left-out.txt"
+"""File beside the ledger: keyed names of persons whose images another site keeps."""
+
+BOTH_LEFT_OUT = "{federation}-leave-out.txt"
+"""File beside the ledger: the names of ``LEFT_OUT``, and those of the file that the spec names."""
 
 
 def offer(spec: Path, policy_file: Path, folder: Path, *, cluster: str, progress: Progress | None = None) -> Path:
@@ -61,21 +71,17 @@ def offer(spec: Path, policy_file: Path, folder: Path, *, cluster: str, progress
         signed, policy, told, Newcomers(people, plan.cohort, plan.lock), ledger,
         key=plan.key, nonce=secrets.token_hex(16),
     )  # fmt: skip
-    return _write(made, ledger, folder / "offer.json")
+    return keep_made(made, ledger, folder / "offer.json")
 
 
 def approve(document: Path, policy_file: Path, key: Path) -> str:
-    """Sign an offer or a receipt that this site made. Return its kind."""
+    """Sign what this site made: an offer, a receipt, marks or numbers of copies. Return its kind."""
     policy = read_policy(policy_file)
     data = document.read_bytes()
-    made: Offer | Receipt
-    made = (
-        read(data, Receipt, where=str(document))[0]
-        if kind_of(data) == "receipt"
-        else read(data, Offer, where=str(document))[0]
-    )
+    kinds: Mapping[str, Any] = {"receipt": Receipt, "marks": Marks, "copies": Copies}
+    made: Made = read(data, kinds.get(kind_of(data), Offer), where=str(document))[0]
     Ledger.open(policy.ledger).check_made(made, where=str(document))
-    _replace(document, written(made, sign(made, load_key(key))))
+    replace_file(document, written(made, sign(made, load_key(key))))
     return made.kind
 
 
@@ -85,10 +91,11 @@ def build_joint(
     """Build this site's dataset under a joint plan and write ``receipt.json``, which nobody has approved yet."""
     policy = read_policy(policy_file)
     ledger = Ledger.open(policy.ledger)
-    signed, joint = _documents(spec, plan, policy, ledger)
+    signed, joint = documents_of(spec, plan, policy, ledger)
     local, told = local_spec(signed, policy, joint)
+    local = without_copies(local, policy, signed.federation)
     place = Path(policy.ledger).with_name(LOCAL_SPEC.format(federation=signed.federation))
-    _replace(place, _as_yaml(local))
+    replace_file(place, _as_yaml(local))
     ledger.keep()
     used = _used(local, policy)
     built = build(local, to=policy.dataset, parameters=used, cluster=cluster, progress=progress)
@@ -99,12 +106,33 @@ def receipt(plan: Path, spec: Path, policy_file: Path, folder: Path) -> Path:
     """Write ``receipt.json`` of what is published now, for instance after a person has withdrawn."""
     policy = read_policy(policy_file)
     ledger = Ledger.open(policy.ledger)
-    signed, joint = _documents(spec, plan, policy, ledger)
+    signed, joint = documents_of(spec, plan, policy, ledger)
     _, told = local_spec(signed, policy, joint)
     return _receipt((signed, joint), policy, told, ledger, folder)
 
 
-def _documents(spec: Path, plan: Path, policy: Policy, ledger: Ledger) -> tuple[Spec, Plan]:
+def without_copies(spec: DatasetSpec, policy: Policy, federation: str) -> DatasetSpec:
+    """Return the spec that also leaves out whose images another site keeps, as ``builder site compare`` found."""
+    place = Path(policy.ledger).with_name(LEFT_OUT.format(federation=federation))
+    if not place.exists():
+        return spec
+    own = spec.cohort.leave_out
+    if own is not None:
+        names = parse_names(place.read_bytes(), str(place)) | read_left_out(filled(own, policy)).names
+        place = place.with_name(BOTH_LEFT_OUT.format(federation=federation))
+        replace_file(place, names_file(names))
+    return spec.model_copy(update={"cohort": spec.cohort.model_copy(update={"leave_out": str(place)})})
+
+
+def filled(location: str, policy: Policy) -> str:
+    """Return a location of the spec with the policy's parameters in it."""
+    for name, value in policy.parameters.items():
+        location = location.replace(f"${{{name}}}", value)
+    return location
+
+
+def documents_of(spec: Path, plan: Path, policy: Policy, ledger: Ledger) -> tuple[Spec, Plan]:
+    """Return the coordinator's spec and plan, and note them. Raises LayoutError if they do not belong together."""
     signed = read_signed(spec.read_bytes(), Spec, where=str(spec), pinned=_coordinator(policy))
     joint = read_signed(plan.read_bytes(), Plan, where=str(plan), pinned=_coordinator(policy))
     if joint.spec != digest(signed):
@@ -136,16 +164,16 @@ def _receipt(documents: tuple[Spec, Plan], policy: Policy, told: Terms, ledger: 
     published = Published(version, lock, index, decided_finally(cohort, out))
     key = resolve_key(policy.patient_key, environ, read=lambda path: Path(path).read_bytes())
     made = make_receipt(documents, policy, told, published, ledger, key=key, nonce=secrets.token_hex(16))
-    return _write(made, ledger, folder / "receipt.json")
+    return keep_made(made, ledger, folder / "receipt.json")
 
 
-def _write(made: Offer | Receipt, ledger: Ledger, place: Path) -> Path:
+def keep_made(made: Made, ledger: Ledger, place: Path) -> Path:
     """Note what is told before the file exists: what was written once may have left."""
     ledger.note(made)
     ledger.keep()
     checkpoint("federation.told")
     place.parent.mkdir(parents=True, exist_ok=True)
-    _replace(place, written(made))
+    replace_file(place, written(made))
     return place
 
 
@@ -173,7 +201,8 @@ def _as_yaml(spec: DatasetSpec) -> bytes:
     return json.dumps(spec.model_dump(mode="json", by_alias=True, exclude_unset=True), indent=1).encode() + b"\n"
 
 
-def _replace(place: Path, data: bytes) -> None:
+def replace_file(place: Path, data: bytes) -> None:
+    """Write a file whole, or not at all."""
     beside = place.with_name(place.name + ".new")
     beside.write_bytes(data)
     beside.replace(place)

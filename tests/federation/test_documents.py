@@ -15,7 +15,9 @@ from builder.cli import app
 from builder.errors import BuilderError, LayoutError, PrivacyError, SpecError
 from builder.federation.documents import (
     KINDS,
+    Copies,
     Levels,
+    Marks,
     Offer,
     Plan,
     Quota,
@@ -24,6 +26,7 @@ from builder.federation.documents import (
     Signature,
     Spec,
     Table,
+    Volume,
     digest,
     published_schemas,
     read,
@@ -35,6 +38,7 @@ from tests.endtoend.trees import ROOT
 
 HEAD: dict[str, Any] = {"federation": "lungs", "sequence": 1, "nonce": "0" * 32}
 SHA = "a" * 64
+KEYED = "0" * 26
 STRATA = Table(
     name="strata",
     columns=[Levels(name="sex", levels=["F", "M"])],
@@ -54,6 +58,9 @@ EXAMPLES = (
         **HEAD, site="north", plan=SHA, version="c" * 32, counted="c" * 32, k=5, strata=STRATA, tables=[], lock={},
         withheld=[],
     ),
+    Marks(**HEAD, site="north", plan=SHA, readers=["south"], check=KEYED,
+          volumes=[Volume(exact=KEYED, planes=[KEYED], bands=[])]),
+    Copies(**HEAD, site="north", plan=SHA, k=5, tables=[STRATA]),
 )  # fmt: skip
 
 
