@@ -56,7 +56,7 @@ def shard_plans(
 def write_pack(store: Store, number: int, plans: Sequence[ShardPlan], objects: pa.Table) -> None:
     """Write a file of plans, of which ``objects`` holds the rows one after the other."""
     table = objects.replace_schema_metadata({_KEY: canonical_json({"shards": list(map(_facts, plans))})})
-    store.put(_pack_path(number), parquet_bytes(table, compression="lz4"))
+    store.put(pack_path(number), parquet_bytes(table, compression="lz4"))
 
 
 def _facts(plan: ShardPlan) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def _facts(plan: ShardPlan) -> dict[str, Any]:
 
 def read_pack(store: Store, number: int) -> Iterator[ShardPlan]:
     """Yield the plans of a file."""
-    return _parsed(store.read(_pack_path(number)))
+    return _parsed(store.read(pack_path(number)))
 
 
 def write_index(store: Store, numbered: Iterable[tuple[str, int]]) -> None:
@@ -87,7 +87,7 @@ def is_planned(store: Store) -> bool:
 def load_plan(store: Store, shard: str) -> ShardPlan:
     """Read a shard's plan from the plan's store. Raises LayoutError when the plan does not have the shard."""
     try:
-        path = _pack_path(_number_of(store, bytes.fromhex(shard)))
+        path = pack_path(_number_of(store, bytes.fromhex(shard)))
     except FileNotFoundError:  # an earlier release wrote a file for each shard
         path = f"shards/{shard}.parquet"
     for plan in _parsed(store.read(path), only=shard):
@@ -95,7 +95,8 @@ def load_plan(store: Store, shard: str) -> ShardPlan:
     raise LayoutError(f"{path} of the plan lacks shard {shard}, which its index names: plan again")
 
 
-def _pack_path(number: int) -> str:
+def pack_path(number: int) -> str:
+    """Return the path of a file of plans."""
     return f"shards/{number:06d}.parquet"
 
 

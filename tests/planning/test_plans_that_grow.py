@@ -1,0 +1,84 @@
+"""The plan of an archive that was planned before, in another state, equals the plan from nothing, byte for byte."""
+
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from builder.model.parquet import parquet_bytes
+from builder.planning import merge, sorted_rows
+from builder.planning.latest import read_latest
+from builder.run.pipeline import ask, plan_asked
+from builder.run.progress import SilentProgress
+from builder.run.serial import SerialRunner
+from builder.spec import DatasetSpec
+from builder.stages import planned
+from builder.stages.boundary import Faults
+from builder.storage import open_store
+from tests.endtoend.trees import KEY, tree
+from tests.synthetic import ct_series
+
+SERIES = st.tuples(st.integers(1, 4), st.sampled_from(["A", "B"]), st.sampled_from(["", "moved"]))
+"""Slices, kernel, and the folder of the files."""
+ARCHIVES = st.dictionaries(st.sampled_from(["1", "2", "3", "4", "5"]), SERIES, min_size=1)
+"""By number of the series; 4 and 5 are of one person."""
+
+
+def write(archive: Path, series: dict[str, tuple[int, str, str]]) -> None:
+    """Write an archive in the place of the one before. Files that stay the same keep their times."""
+    for place in [*archive.glob("*")]:
+        name, *stated = place.name.split("-")
+        if name not in series or stated != list(map(str, series[name])):
+            shutil.rmtree(place)
+    for name, (slices, kernel, folder) in series.items():
+        place = archive / f"{name}-{slices}-{kernel}-{folder}"
+        if not place.exists():
+            ct_series(
+                place / folder, slices=slices, shape=(4, 4), patient_id=f"P{min(int(name), 4)}", series=name,
+                attributes={"ConvolutionKernel": kernel},
+            )  # fmt: skip
+
+
+def planned_files(archive: Path, to: Path) -> dict[str, str | bytes]:
+    """The files of a plan, and the splits and summaries that go with it."""
+    spec = DatasetSpec.model_validate(
+        {
+            "name": "grown",
+            "license": "CC0-1.0",
+            "sources": [{"kind": "folder", "url": str(archive)}],
+            "deid": {"patient_key": "${env:BUILDER_KEY}"},
+            "samples": {"kind": "volumes"},
+            "shards": {"cases": 2},
+            "splits": {"ratios": {"train": 0.5, "test": 0.5}},
+        }
+    )
+    made = plan_asked(ask(spec, str(to), {}), SerialRunner(), SilentProgress(), Faults("stop"))
+    latest = read_latest(open_store(f"{to}.private"))
+    assert latest is not None
+    tables = {name: parquet_bytes(getattr(made.plan, name)) for name in ("splits", "links", "cohort")}
+    return {**tree(Path(f"{to}.private", latest.plan)), **tables, "shards": repr(made.plan.shards)}
+
+
+BEFORE = {"1": (2, "A", ""), "2": (3, "A", ""), "3": (1, "A", ""), "4": (2, "A", "")}
+NOW = {"1": (2, "A", ""), "2": (3, "B", ""), "3": (1, "A", "moved"), "5": (2, "A", "")}
+"""One series stays, the header of one changes, one is moved, one is removed, and one comes."""
+
+
+@settings(max_examples=3)  # three plans each
+@example(states=(BEFORE, NOW))
+@given(states=st.tuples(ARCHIVES, ARCHIVES))
+def test_it_equals_one_from_nothing(states: tuple[dict[str, tuple[int, str, str]], ...]) -> None:
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BUILDER_KEY", KEY)
+        patch.setattr(merge, "CHUNK_ROWS", 5)
+        patch.setattr(planned, "MOST_SHARDS", 2)
+        archive, to = Path(folder, "archive"), Path(folder, "dataset")
+        for state in states:
+            write(archive, state)
+            grown = planned_files(archive, to)
+        patch.setattr(sorted_rows, "RUN_ROWS", 3)  # rows are sorted in several runs, which changes nothing
+        patch.setattr(sorted_rows, "BATCH_ROWS", 2)
+        assert planned_files(archive, Path(folder, "anew")) == grown
