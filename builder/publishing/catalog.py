@@ -36,7 +36,7 @@ from builder.model.parquet import parquet_bytes
 from builder.model.samples import SAMPLE_COLUMNS
 from builder.model.tables import EXCLUSIONS, INSTANCES, LEDGER, SERIES, schema, used_rows
 from builder.plan import DatasetPlan
-from builder.publishing.extent import amounts, distribution, periods
+from builder.publishing.extent import amounts, coverage, distribution, periods
 from builder.publishing.quality import figures, independence
 from builder.publishing.report import REPORT_JSON
 from builder.report.association import is_worth_a_look
@@ -145,7 +145,10 @@ def gather(plan: DatasetPlan, tables: Mapping[str, pa.Table], files: Mapping[str
         amounts=amounts(included, tables[INDEX], spec),
         periods=years,
         distribution=distribution(tables[INDEX], [row["label"] for row in report["labels"]], spec),
-        figures=figures((tables[INDEX], included), manifest.totals, spec, max((p.last for p in years), default=None)),
+        figures=(
+            *figures((tables[INDEX], included), manifest.totals, spec, max((p.last for p in years), default=None)),
+            *coverage(plan.cohort, set(tables[INDEX]["person_key"].to_pylist()), spec),
+        ),
         independence=independence(tables[INDEX], plan.cohort, spec),
         **_of_report(report),
     )

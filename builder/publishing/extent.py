@@ -1,13 +1,15 @@
-"""How much a dataset holds, how it is stored, when its images were made, and how many cases show which pathology."""
+"""How much a dataset holds, how it is stored, over what time, and how many cases show which pathology."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import pyarrow as pa
 from pydicom.uid import UID
 
 from builder.catalog.facts import Amounts, DistributionFacts, PeriodFacts, ValueCount
+from builder.catalog.figures import FigureFacts
 from builder.model.tables import used_rows
 from builder.report.labels import title
 from builder.report.people import one_row_each
@@ -94,7 +96,7 @@ def periods(cohort: pa.Table, splits: Mapping[str, str], spec: DatasetSpec) -> t
     """
     if spec.catalog.years != "ranges":
         return ()
-    fewest = max(FEWEST, spec.report.mask_below, spec.deid.anonymity.k if spec.deid.anonymity else 0)
+    fewest = _fewest(spec)
     told = "site" in spec.deid.retain
     cells: dict[tuple[str | None, str], dict[str, list[int]]] = {}
     for row in used_rows(cohort).select(["person_key", "site", TRUE_DATE]).to_pylist():
@@ -114,6 +116,39 @@ def periods(cohort: pa.Table, splits: Mapping[str, str], spec: DatasetSpec) -> t
 def _period(site: str | None, split: str, people: Mapping[str, Sequence[int]]) -> PeriodFacts:
     years = [year for person in people.values() for year in person]
     return PeriodFacts(site, split, min(years), max(years), len(people))
+
+
+def coverage(cohort: pa.Table, people: Collection[str], spec: DatasetSpec) -> tuple[FigureFacts, ...]:
+    """Return the mean number of days from the first to the last study of a person; nothing unless years are told.
+
+    It is not told of fewer than ``FEWEST`` persons (or ``deid.anonymity.k``, or ``report.mask_below``), and masked
+    where studies of several days are known of fewer, for the mean would tell theirs. Whole days, so that two versions
+    which differ by a person do not tell that person's.
+
+    Parameters
+    ----------
+    cohort
+        The plan's, with the private dates.
+    people
+        Persons of the dataset.
+    """
+    if spec.catalog.years != "ranges":
+        return ()
+    days: dict[str, list[date]] = {}
+    for row in used_rows(cohort).select(["person_key", TRUE_DATE]).to_pylist():
+        if row["person_key"] in people and row[TRUE_DATE] is not None:
+            days.setdefault(row["person_key"], []).append(row[TRUE_DATE])
+    spans = [(max(found) - min(found)).days for found in days.values()]
+    if len(spans) < _fewest(spec):
+        return ()
+    hidden = 0 < sum(span > 0 for span in spans) < _fewest(spec)
+    mean = None if hidden else round(sum(spans) / len(spans))
+    return (FigureFacts("coverage", "mean time from the first to the last study of a person", mean, None, "d"),)
+
+
+def _fewest(spec: DatasetSpec) -> int:
+    """Return of how many persons anything about dates is told, at least."""
+    return max(FEWEST, spec.report.mask_below, spec.deid.anonymity.k if spec.deid.anonymity else 0)
 
 
 def distribution(index: pa.Table, labels: Sequence[str], spec: DatasetSpec) -> DistributionFacts | None:

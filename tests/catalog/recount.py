@@ -29,7 +29,11 @@ def recount(version: Path, document: dict[str, Any], private: pd.DataFrame) -> d
     _origins(book, pd.read_parquet(version / "catalog" / "origins.parquet"))
     _sizes(book, index, cohort[cohort.included], manifest)
     _of_report(book, report)
+    dated = private[private.included & private.person_key.isin(index.person_key)]
+    dated = dated.assign(split=dated.person_key.map(index.groupby("person_key").split.first()))
+    _periods(book, dated)
     _quality(book, index, cohort[cohort.included], manifest)
+    _time(book, dated, manifest["spec"])
     _independence(book, index, private)
     return book.complaints()
 
@@ -122,8 +126,30 @@ def _quality(book: Book, index: pd.DataFrame, used: pd.DataFrame, manifest: dict
         "values of persons that agree over their samples": (int(clear), int(known[texts].notna().sum().sum())),
     }
     for figure in book.document["figures"]:
-        count, of = expected[figure["about"]]
-        book.all(figure, {"count": count, "of": of})
+        if figure["of"] is not None:
+            count, of = expected[figure["about"]]
+            book.all(figure, {"count": count, "of": of})
+
+
+def _periods(book: Book, dated: pd.DataFrame) -> None:
+    """Years of sites with five persons or more, and of the others together."""
+    for row in book.document["periods"]:
+        mine = dated[dated.split == row["split"]]
+        persons = mine.groupby("site").person_key.transform("nunique")
+        mine = mine[persons < 5] if row["site"] == "other sites" else mine[mine.site == row["site"]]
+        years = mine.study_date.map(lambda day: day.year)
+        book.all(row, {"first": years.min(), "last": years.max(), "persons": mine.person_key.nunique()})
+
+
+def _time(book: Book, dated: pd.DataFrame, spec: dict[str, Any]) -> None:
+    """Figures without a whole: the time since the last year that is told, and the mean time of a person."""
+    for figure in book.document["figures"]:
+        if figure["dimension"] == "timeliness":
+            last = max(row["last"] for row in book.document["periods"])
+            book.expect(figure, "count", int(spec["catalog"]["published"][:4]) - last)
+        if figure["dimension"] == "coverage":
+            days = dated.groupby("person_key").study_date.agg(lambda found: (found.max() - found.min()).days)
+            book.expect(figure, "count", round(days.mean()))
 
 
 def _independence(book: Book, index: pd.DataFrame, private: pd.DataFrame) -> None:

@@ -144,6 +144,7 @@ FULL: dict[str, Any] = {
         FigureFacts("completeness", "values known", 3, 4), FigureFacts("validity", "valid", 9, 10),
         FigureFacts("uniqueness", "no copy", 10, 10), FigureFacts("consistency", "agree", None, 3),
         FigureFacts("timeliness", "from the last study to the publication", 15, None, "a"),
+        FigureFacts("coverage", "mean time from the first to the last study of a person", 25, None, "d"),
     ),
     "independence": (OverlapFacts("person", "train", "test", 0, 1, 1, 0),),
     "distribution": DistributionFacts(4, 1, 2, (ValueCount("tumor / gtv", 2),)),
@@ -294,7 +295,8 @@ def test_nothing_is_invented(stored):
     page = texts["index.html"]
     assert "TODO" not in page
     gaps = page.partition('id="gaps"')[2].partition("</section>")[0]
-    asked = {*re.findall(r"spec: [a-z_.]+", texts["datasheet.md"] + texts["use-case.json"] + texts["claim.json"])}
+    asked = {*re.findall(r"spec: [a-z_.]+", "".join(text for name, text in texts.items() if name != "index.html"))}
+    asked |= {f"spec: catalog.{name}" for name in ("page", "published", "publisher", "identifier", "citation")}
     assert asked <= {*re.findall(r"spec: [a-z_.]+", gaps)}, "each gap of the records is in the list"
     assert gaps.count("<tr>") - 1 == int(re.search(r"All ([0-9]+)", gaps)[1])
     assert page.index('id="facts"') < page.index('id="gaps"') < page.index('id="use-case"')
@@ -431,6 +433,35 @@ def test_checklists_cover_every_item_of_their_sources(stored):
     assert quality >= {"completeness", "uniqueness", "validity", "consistency", "timeliness"}
     assert "values known: 3 of 4 (75.0 %)" in json.dumps(tables["ehds"])
     assert all(i["item"].startswith("rai:") or i["item"].startswith("prov:") for i in tables["neurips_2026"]["items"])
+
+
+def test_one_key_of_the_spec_is_one_gap_whoever_asks(stored):
+    _, bare = stored
+    gaps = catalog(facts(bare))["index.html"].partition('id="gaps"')[2].partition("</section>")[0]
+    keys = re.findall(r"\(spec: ((?:governance|use_case|catalog)\.[a-z_.]+)\)", gaps)
+    assert len(keys) == len(set(keys)) > 20
+    row = next(part for part in gaps.split("<tr>") if "(spec: governance.access)" in part)
+    assert {"governance", "CLAIM", "TRIPOD+AI", "STARD-AI", "datasheet"} <= {*re.findall(r"[A-Za-z+-]+", row)}
+
+
+def test_purpose_without_users_is_open(stored):
+    _, bare = stored
+    half = {**FULL, "use_case": FULL["use_case"].model_copy(update={"users": None})}
+    items = {i["item"]: i for i in checklists(facts(bare, **half))["tripod_ai"]["items"]}
+    assert items["3b"]["answer"].startswith("f; TODO: state who would act on the answer")
+    assert not items["3b"]["answered"]
+
+
+def test_where_years_are_too_few_to_tell_the_owner_may_say_when(stored):
+    _, bare = stored
+    said = FULL["statement"]
+    for acquired, answer in (("2009 to 2011", "2009 to 2011"), (None, "TODO: state when the images were made")):
+        statement = said.model_copy(update={"acquired": acquired})
+        one = facts(bare, **{**FULL, "statement": statement, "periods": ()})
+        assert cmimi(one)["items"][9]["answer"].startswith(answer)
+        assert {i["answer"] for i in checklists(one)["ehds"]["items"] if "period" in i["item"]} >= {
+            cmimi(one)["items"][9]["answer"]
+        }
 
 
 def test_what_nobody_stated_is_one_gap_in_all_checklists(stored):

@@ -32,7 +32,7 @@ def faults(record: dict[str, Any]) -> list[str]:
 
     graph = rdflib.Graph().parse(data=json.dumps(record), format="json-ld")
     found = [*_wrong_terms(graph), *_wrong_places(graph), *_wrong_numbers(record)]
-    return [*found, *(f"{name} is missing" for name in TERMS["neurips"] if name not in record)]
+    return [*found, *(f"{name} is missing" for name in (*TERMS["required"], *TERMS["neurips"]) if name not in record)]
 
 
 def _wrong_terms(graph: Any) -> list[str]:
@@ -115,6 +115,8 @@ def test_the_record_keeps_to_the_texts(record: dict[str, Any]) -> None:
         (("usageInfo", -1, "@type"), ["sc:CreativeWork", "odrl:Offers"]),
         (("recordSet", 0, "dataType"), "cr:Splits"),
         (("recordSet", 1, "field", 0, "cr:label"), "a"),
+        (("url",), None),
+        (("datePublished",), None),
     ],
 )
 def test_a_wrong_property_is_noticed(record: dict[str, Any], where: tuple[Any, ...], value: Any) -> None:

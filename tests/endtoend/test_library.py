@@ -27,7 +27,9 @@ def made(tmp_path_factory):
     assert report in SPEC
     small = SPEC.replace("per_case: 4", "per_case: 1").replace(report, "report: {groups: [sex], thumbnails: 0}")
     owned = small + "governance: {owner: A hospital, responsible: Its archive}\n"
-    specs = {"one": (small, owned, owned.replace("  seed: 7", "  seed: 23\n  fresh: true")), "two": (owned,)}
+    years = '  years: ranges\n  published: "2026-01-31"\n'
+    dated = owned.replace("governance:", f"{years}governance:").replace("0.6, validation: 0.2", "0.8")
+    specs = {"one": (small, owned, owned.replace("  seed: 7", "  seed: 23\n  fresh: true")), "two": (dated,)}
     versions = {}
     for name, texts in specs.items():
         for text in texts:
@@ -55,6 +57,10 @@ def run(capsys):
 
 def test_every_record_is_valid_and_every_number_of_it_recomputed(made):
     check_records(made[0] / "two")
+    (facts,) = (made[0] / "two").glob("versions/*/catalog/facts.json")
+    told = json.loads(facts.read_bytes())
+    assert told["periods"]
+    assert {one["dimension"] for one in told["figures"]} >= {"timeliness", "coverage"}
 
 
 def test_words_of_the_owner_change_no_shard(made, run):

@@ -1,14 +1,14 @@
 """How much a dataset holds, when its images were made, and how many cases are normal, against counts made otherwise."""
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from builder.catalog.facts import PeriodFacts
-from builder.publishing.extent import OTHERS, amounts, distribution, periods
+from builder.publishing.extent import OTHERS, amounts, coverage, distribution, periods
 from builder.spec import DatasetSpec
 from builder.split import TRUE_DATE
 
@@ -72,6 +72,43 @@ class TestPeriods:
     @pytest.mark.parametrize("years", ["stated", "withheld"])
     def test_nothing_unless_asked(self, years: str) -> None:
         assert years_of(dated(NORTH), spec_with(catalog={"years": years})) == ()
+
+
+class TestCoverage:
+    ASKED = spec_with(catalog={"years": "ranges"})
+
+    def told(self, spans: Sequence[int], spec: DatasetSpec = ASKED) -> list[str]:
+        """What is told of persons with a study on one day, and another so many days later."""
+        rows = [
+            {"person_key": f"p{i}", TRUE_DATE: date(2020, 1, 1) + timedelta(days)}
+            for i, span in enumerate(spans) for days in {0, span}
+        ]  # fmt: skip
+        rows += [
+            {"person_key": "p0", TRUE_DATE: None},
+            {"person_key": "not published", TRUE_DATE: date(1990, 1, 1)},
+            {"person_key": "not published", TRUE_DATE: date(2020, 1, 1)},
+        ]
+        cohort = pa.table(
+            {
+                "person_key": [r["person_key"] for r in rows],
+                TRUE_DATE: pa.array([r[TRUE_DATE] for r in rows], pa.date32()),
+                "included": [True] * len(rows), "serves": [["c"]] * len(rows),
+            }
+        )  # fmt: skip
+        return [str(one) for one in coverage(cohort, {f"p{i}" for i in range(len(spans))}, spec)]
+
+    def test_the_mean_of_the_days_of_each_person(self) -> None:
+        about = "mean time from the first to the last study of a person: "
+        assert self.told([10, 20, 30, 40, 50, 0]) == [f"{about}25 d"]
+        assert self.told([0] * 5) == [f"{about}0 d"]
+        assert self.told([10, 20, 30, 40, 0, 0]) == [f"{about}masked"]
+        assert self.told([10, 20, 30, 40]) == []
+        stricter = spec_with(catalog={"years": "ranges"}, report={"mask_below": 6})
+        assert self.told([10, 20, 30, 40, 50, 0], stricter) == [f"{about}masked"]
+
+    @pytest.mark.parametrize("years", ["stated", "withheld"])
+    def test_nothing_unless_asked(self, years: str) -> None:
+        assert self.told([10, 20, 30, 40, 50, 0], spec_with(catalog={"years": years})) == []
 
 
 class TestDistribution:
