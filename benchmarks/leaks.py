@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from builder.copies import THRESHOLDS, Match, prints_table, screening, take_print
 from builder.copies.matching import NEIGHBOURS
 from builder.model.parquet import parquet_bytes
+from builder.publishing import comparing
 from builder.publishing.comparing import compare_in_tasks, read_facts, read_fits
 from builder.run.clusters import load_cluster
 from builder.stages.graph import Runner
@@ -74,7 +75,7 @@ def main() -> None:
 
 def serial(made: Made, shards: Sequence[str], exact: bool) -> None:
     """Compare digests only, or all pairs of hashes."""
-    screening.PROMISING = 1 << 40
+    comparing.ALONE = screening.PROMISING = 1 << 40
     with load_cluster("serial").open(1) as runner:
         tell("digests" if exact else "all pairs", made, shards, runner, neighbours=0 if exact else NEIGHBOURS)
 
@@ -96,7 +97,7 @@ def tell(
         f"{kind} {sum(c in right for c in planted[n :: len(KINDS)])}/{len(planted[n :: len(KINDS)])}"
         for n, kind in enumerate(KINDS)
     )
-    fitted = len(read_fits(store)) if neighbours and len(held) > screening.PROMISING else "some"
+    fitted = len(read_fits(store)) if neighbours and len(held) > comparing.ALONE else "some"
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     figure(f"{name}, wall", taken, "s")
     figure(f"{name}, memory of the driver", memory, "GB")

@@ -19,6 +19,7 @@ from builder.copies.matching import (
 )
 from builder.copies.prints import PRINTS_VERSION, SMALL, Print
 from builder.kernels.boxes import OUTSIDE, SMALLEST
+from builder.kernels.hashes import EDGE
 from builder.model.canonical import Json
 
 
@@ -66,12 +67,13 @@ def method() -> dict[str, Json]:
         "prints_version": PRINTS_VERSION,
         "small_edge": SMALL,
         "hash": {
-            "planes": screening.EDGE, "views": len(screening.VIEWS), "flips": len(screening.FLIPS),
-            "threshold": screening.SCREEN_THRESHOLD, "promising": screening.PROMISING, "neighbours": NEIGHBOURS,
-            "starts": screening.STARTS,
+            "planes": EDGE, "views": len(screening.VIEWS), "flips": len(screening.FLIPS),
+            "threshold": screening.SCREEN_THRESHOLD, "promising": screening.PROMISING,
+            "promising_in_all": screening.PAIRS, "neighbours": NEIGHBOURS, "starts": screening.STARTS,
         },
         "fit": {
-            "edge": fitting.CONFIRM, "given_up_below": fitting.HOPELESS,
+            "edge": fitting.CONFIRM, "given_up_below": fitting.HOPELESS, "doubtful_below": fitting.DOUBTFUL,
+            "seen_alike_from": fitting.SEEN_ALIKE,
             "given_up_below_in_one_window": fitting.HOPELESS_WINDOWED, "last_steps_from": fitting.WORTH,
             "for_a_threshold_of": fitting.USUAL, "smallest_edge": SMALLEST, "outside": OUTSIDE,
             "last_step": fitting.LEAST,

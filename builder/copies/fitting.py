@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from builder.copies.prints import LEVELS, SMALL, STEPS, Print, Reals
 from builder.copies.screening import Start
-from builder.kernels.boxes import best_box, nearest_box
+from builder.kernels.boxes import best_box, nearest_box, orders
 from builder.kernels.levels import on_curve
-from builder.kernels.structure import correlation, fine_structure, sampled
+from builder.kernels.structure import correlation, fine_structure, roughness, sampled
 
 Box = tuple[float, ...]
+Doubles = NDArray[np.float64]
 
 COARSE, CONFIRM = 8, 16
 """Edges of the grids, in voxels, on which a box is placed roughly and on which it is confirmed."""
@@ -21,7 +24,10 @@ FIRST_STEP, FINE_STEP, LAST_STEP, LEAST = 0.06, 0.03, 0.01, 0.005
 """Shares of an axis by which a box is moved: offsets tried around a start, then ever smaller steps."""
 
 USUAL = 0.85
-"""The limit for which the three constants below hold; for a lower limit, all three are lowered by the same amount."""
+"""The limit for which the constants below hold; for a lower limit, all of them are lowered by the same amount."""
+
+DOUBTFUL, SEEN_ALIKE = 0.8, 0.9
+"""A roughly placed box below the first correlation is given up unless the volumes reach the second in one window."""
 
 HOPELESS, HOPELESS_WINDOWED, WORTH = 0.65, 0.7, 0.8
 """A roughly placed box is given up below the first correlation, and below the second when both volumes are seen in one
@@ -50,6 +56,7 @@ class _Pair:
     """Two volumes with aligned axes and flips: their ranks, and the levels of their windows."""
 
     whole: Reals
+    orders: Reals
     whole_levels: Reals
     part: Reals
     part_levels: Reals
@@ -94,19 +101,27 @@ def _posed(whole: Print, part: Print, start: Start) -> tuple[_Pair, Box]:
     margin = tuple(0.5 / min(n, SMALL) if n >= FEW else 0.0 for n in part.shape)
     inner = (*margin, *(1 - m for m in margin))
     box = tuple(start.box[e % 3] + share * (start.box[e % 3 + 3] - start.box[e % 3]) for e, share in enumerate(inner))
-    turned = np.ascontiguousarray(whole.small.transpose(start.turn))
+    turned, in_orders = _turned(whole, start.turn)
     flipped = np.ascontiguousarray(part.small[::z, ::y, ::x])
-    pair = _Pair(turned, whole.levels, flipped, part.levels, inner)
+    pair = _Pair(turned, in_orders, whole.levels, flipped, part.levels, inner)
     if correlation(fine_structure(turned, box, COARSE), fine_structure(flipped, inner, COARSE)) < 0:  # one is inverted
         pair = replace(pair, part=-flipped, part_levels=1 - part.levels[::-1])
     return pair, box
 
 
+@lru_cache(maxsize=4)  # two starts often have one order of axes, and pairs come sorted by their wholes
+def _turned(whole: Print, turn: tuple[int, int, int]) -> tuple[Reals, Reals]:
+    turned = np.ascontiguousarray(whole.small.transpose(turn))
+    return turned, orders(turned)
+
+
 def _fitted(pair: _Pair, box: Box, spared: float) -> Fit:
     target = fine_structure(pair.part, pair.inner, COARSE)
-    _, box = nearest_box(pair.whole, target, box, shifts=AROUND)
-    near, box = best_box(pair.whole, target, box, first=FIRST_STEP, least=LEAST)
+    _, box = nearest_box(pair.whole, target, box, shifts=AROUND, turned=pair.orders)
+    near, box = best_box(pair.whole, target, box, first=FIRST_STEP, least=LEAST, turned=pair.orders)
     if near < HOPELESS - spared:
+        return NO_FIT
+    if near < DOUBTFUL - spared and _in_one_window(pair, box) < SEEN_ALIKE - spared:
         return NO_FIT
     own = _Own(on_curve(pair.whole, STEPS, pair.whole_levels), on_curve(pair.part, STEPS, pair.part_levels))
     ways = _ways(pair, own, box)
@@ -118,6 +133,28 @@ def _fitted(pair: _Pair, box: Box, spared: float) -> Fit:
         score, box = _refined(_ways(pair, own, box), score, box, LAST_STEP)
     target = fine_structure(pair.part, pair.inner, CONFIRM)
     return Fit(score, correlation(fine_structure(pair.whole, box, CONFIRM), target))
+
+
+def _in_one_window(pair: _Pair, box: Box) -> float:
+    """Return the better correlation of both volumes in the window of either, roughly: on few values."""
+    ranks, part_ranks = sampled(pair.whole, box, COARSE), sampled(pair.part, pair.inner, COARSE)
+    values = _through(ranks, pair.whole_levels)
+    part_values = _through(part_ranks, pair.part_levels)
+    return max(
+        correlation(roughness(_in_order(ranks, part_values)), roughness(part_values)),
+        correlation(roughness(values), roughness(_in_order(part_ranks, values))),
+    )
+
+
+def _through(ranks: Doubles, levels: Reals) -> Doubles:
+    return on_curve(ranks.astype(np.float32), STEPS, levels).astype(np.float64)
+
+
+def _in_order(ranks: Doubles, values: Doubles) -> Doubles:
+    """Return the values, the lowest where the lowest rank is."""
+    out = np.empty(ranks.size)
+    out[np.argsort(ranks, axis=None, kind="stable")] = np.sort(values, axis=None)
+    return out.reshape(ranks.shape)
 
 
 def _ways(pair: _Pair, own: _Own, box: Box) -> list[Way]:

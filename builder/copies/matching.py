@@ -6,9 +6,10 @@ small volume is moved over the other until their correlation shows whether they 
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+import numpy as np
 
 from builder.copies.fitting import USUAL, fit
 from builder.copies.prints import Print
@@ -140,17 +141,16 @@ def agreement(whole: Print, part: Print, starts: Sequence[Start], *, least: floa
 
 def equal_planes(prints: Sequence[Print]) -> dict[tuple[int, int], int]:
     """Return pairs of different persons with equal pixels or enough common planes, and how many planes they share."""
-    shared: dict[tuple[int, int], int] = {}
-    for names in ([(p.digest,) if p.planes else () for p in prints], [p.planes for p in prints]):
-        holders: dict[Any, list[int]] = {}
-        for i, held in enumerate(names):
-            for name in held:
-                holders.setdefault(name, []).append(i)
-        counts: dict[tuple[int, int], int] = {}
-        for members in holders.values():
-            for pair in itertools.combinations(members, 2):
-                counts[pair] = counts.get(pair, 0) + 1
-        shared |= counts
+    digests: dict[str, list[int]] = {}
+    for i, p in enumerate(prints):
+        if p.planes:
+            digests.setdefault(p.digest, []).append(i)
+    shared = {pair: 1 for members in digests.values() for pair in itertools.combinations(members, 2)}
+    counts: dict[tuple[int, int], int] = {}
+    for members in _holders([p.planes for p in prints]):
+        for pair in itertools.combinations(members, 2):
+            counts[pair] = counts.get(pair, 0) + 1
+    shared |= counts
     return {
         (i, j): min(n, len(prints[i].planes), len(prints[j].planes))
         for (i, j), n in shared.items()
@@ -160,3 +160,14 @@ def equal_planes(prints: Sequence[Print]) -> dict[tuple[int, int], int]:
             or n >= SHARED_PLANES * min(len(prints[i].planes), len(prints[j].planes))
         )
     }
+
+
+def _holders(planes: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
+    """Yield the volumes that have each plane that several have; nearly all planes are of one volume only."""
+    names = np.fromiter(itertools.chain.from_iterable(planes), np.int64)
+    volumes = np.repeat(np.arange(len(planes)), [len(held) for held in planes])
+    order = np.argsort(names, kind="stable")
+    first = np.flatnonzero(np.diff(names[order], prepend=names[order][:1] - 1))
+    sizes = np.diff(first, append=len(order))
+    for at in np.flatnonzero(sizes > 1).tolist():
+        yield volumes[order[first[at] : first[at] + sizes[at]]].tolist()

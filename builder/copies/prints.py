@@ -182,15 +182,18 @@ def prints_table(prints: Sequence[Print]) -> pa.Table:
 
 def parse_prints(table: pa.Table) -> list[Print]:
     """Read prints from rows of schema PRINTS. Without the columns of COMPARED they can be certified, not compared."""
-    whole = set(COMPARED) <= set(table.column_names)
+    rows = table.select([name for name in table.column_names if name not in COMPARED]).to_pylist()
+    if set(COMPARED) <= set(table.column_names):
+        levels = table["levels"].combine_chunks().flatten().to_numpy().reshape(-1, LEVELS)  # lists are slow
+        seen = list(zip(map(unpacked, table["small"].to_pylist()), levels, strict=True))
+    else:
+        seen = [(NOTHING, NOTHING)] * len(rows)
     return [
         Print(
-            row["case_key"], row["person_key"], None, row["digest"],
-            unpacked(row["small"]) if whole else NOTHING,
-            np.array(row["levels"], dtype=np.float32) if whole else NOTHING,
+            row["case_key"], row["person_key"], None, row["digest"], small, levels_of,
             tuple(row["shape"]), tuple(row["planes"]), row["modality"], tuple(row["quantiles"]),
         )
-        for row in table.to_pylist()
+        for row, (small, levels_of) in zip(rows, seen, strict=True)
     ]  # fmt: skip
 
 

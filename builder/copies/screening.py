@@ -2,7 +2,7 @@
 
 A hash is a grid of 8 x 8 x 8 values that say how much brighter, by rank, a place is than its surroundings. Every
 volume is hashed whole in all orders of its axes, and as each of some hundred crops. Hashes of two volumes are compared
-by their correlation in all eight flips. All values are whole numbers that are small enough for floating point to add
+by their correlation in all eight flips. Their values are whole numbers that are small enough for floating point to add
 exactly, so scores do not depend on the processor or the number of threads.
 """
 
@@ -16,12 +16,10 @@ from numpy.typing import NDArray
 
 from builder.copies.prints import SMALL, Print, Reals
 from builder.kernels.flips import best_views, parts
+from builder.kernels.hashes import EDGE, crop_hashes
 
 Doubles = NDArray[np.float64]
 Places = NDArray[np.int64]
-
-EDGE = 8
-"""Values of a hash along each axis."""
 
 SMOOTH = EDGE / 5
 """Standard deviation, in hash values, of the Gaussian that defines the surroundings of a place."""
@@ -29,8 +27,8 @@ SMOOTH = EDGE / 5
 UNIT = 1400
 """Norm of a hash. Eight times its square is below 2 ** 24, up to which float32 represents every whole number."""
 
-NOISE = 1000
-"""Structure with a smaller norm (a thousandth of a rank) is only rounding error and hashes to zeros."""
+NOISE = 0.001
+"""Structure with a smaller norm, in ranks, is only rounding error and hashes to zeros."""
 
 SCREEN_THRESHOLD = 0.42
 """Correlation of hashes from which two volumes are fitted."""
@@ -38,14 +36,17 @@ SCREEN_THRESHOLD = 0.42
 STARTS = 2
 """Flips tried for each pair that is fitted."""
 
-PROMISING = 192
-"""How many volumes are compared with all crops of a volume: the nearest by the spectra of a few crops."""
+PROMISING, PAIRS = 64, 2**18
+"""Of how many volumes a volume may be a crop, at least, and of how many all may be together: the nearest by spectra."""
 
 BLOCK, ROWS = 512, 16
 """How many volumes are compared with one volume, and with so many, at a time, which bounds memory."""
 
 SPECTRUM = 4000
 """Norm of a spectrum. Its square is below 2 ** 24, as with hashes."""
+
+DEVIATION = 1000
+"""What a standard deviation of a frequency becomes before a spectrum gets its norm."""
 
 HIGHEST = 18
 """Largest sum of squares of the three frequencies of a spectrum."""
@@ -84,64 +85,109 @@ FOUND = np.dtype([("whole", "<i4"), ("crop", "<i4"), ("score", "<f4"), ("starts"
 def candidates(prints: Sequence[Print], neighbours: int) -> Iterator[tuple[int, int, tuple[Start, ...]]]:
     """Yield (whole, cropped, starts) for the nearest volumes of other persons, with each volume in either role.
 
-    Hashes of all crops are compared only for the ``PROMISING`` volumes whose spectra are nearest.
+    Hashes of all crops are compared only for the volumes whose spectra are nearest.
     """
     if len(prints) < 2:
         return
+    smalls = [p.small for p in prints]
     persons = np.unique([p.person_key for p in prints], return_inverse=True)[1]
-    plain = plain_hashes([p.small for p in prints])
-    everybody = np.arange(len(prints))
-    if len(prints) <= PROMISING:
+    plain = plain_hashes(smalls)
+    if most_owners(len(prints)) >= len(prints):
         pairs = np.argwhere(persons[:, None] != persons)
     else:
-        pairs = promising(everybody, [(everybody, quick_spectra([p.small for p in prints]))], persons)
+        spectra = quick_spectra(smalls)
+        spectra = standardised(spectra, moments(spectra))
+        everybody = np.arange(len(prints))
+        pairs = promising(everybody, spectra[:, 0], [(everybody, spectra)], persons)
     if not len(pairs):
         return
-    found = [scored(prints[whole].small, whole, cropped, plain) for whole, cropped in by_whole(pairs)]
+    found = [scored(smalls[whole], whole, cropped, plain) for whole, cropped in by_whole(pairs)]
     yield from ((int(f["whole"]), int(f["crop"]), starts_of(f)) for f in nearest(np.concatenate(found), neighbours))
+
+
+def most_owners(volumes: int) -> int:
+    """Return of how many others each of so many volumes is examined as a crop: of all if there are few."""
+    return max(PROMISING, PAIRS // max(volumes, 1))
 
 
 def plain_hash(small: Reals) -> Reals:
     """Return the (8, 8, 8) hash of a whole volume in whole numbers, or zeros if it has no structure."""
-    return np.asarray(_hashes(small, _WHOLE)[0])
+    return np.asarray(views_of(small, _WHOLE)[0])
 
 
 def plain_hashes(smalls: Sequence[Reals]) -> Shorts:
     """Return the (volume, 512) hashes of whole volumes."""
-    return np.concatenate([_hashes(small, _WHOLE) for small in smalls]).reshape(len(smalls), -1).astype(np.int16)
+    return np.stack([plain_hash(small) for small in smalls]).reshape(len(smalls), -1).astype(np.int16)
 
 
 def quick_spectra(smalls: Sequence[Reals]) -> Shorts:
     """Return the (volume, 32, 68) spectra of each volume and its larger crops; the first is of the whole volume."""
-    return np.stack([_spectra(_views(small, _SOME)) for small in smalls])
+    return np.stack([_spectra(views_of(small, _SOME)) for small in smalls])
 
 
-def promising(own: Places, spectra: Iterable[tuple[Places, Shorts]], persons: Places) -> Places:
-    """Return the (pair, 2) wholes and crops to compare: of each of our own volumes the nearest ones in either role.
+def moments(spectra: Shorts) -> Places:
+    """Return the number of spectra, and sums and sums of squares of each frequency: whole numbers that can be added."""
+    rows = spectra.reshape(-1, spectra.shape[-1]).astype(np.int64)
+    rows = rows[rows.any(axis=1)]
+    return np.concatenate([[len(rows)], rows.sum(axis=0), (rows * rows).sum(axis=0)])
+
+
+def standardised(spectra: Shorts, whole: Places) -> Shorts:
+    """Return spectra of which every frequency has mean 0 and one deviation over all volumes, again with norm SPECTRUM.
+
+    All volumes have much alike, which says nothing of copies. Zeros stay zeros.
 
     Parameters
     ----------
-    own
-        Numbers of the volumes whose partners are sought.
+    whole
+        The ``moments`` of all volumes.
+    """
+    frequencies = spectra.shape[-1]
+    means, squares = np.split(whole[1:] / max(int(whole[0]), 1), [frequencies])
+    deviations = np.sqrt(np.maximum(squares - means * means, 1))
+    out = np.empty(spectra.shape, np.int16)
+    for some, into in zip(spectra, out, strict=True):
+        apart = np.rint((some - means) * (DEVIATION / deviations))
+        apart *= some.any(axis=-1, keepdims=True)
+        lengths = np.sqrt((apart * apart).sum(axis=-1, keepdims=True))
+        into[:] = np.rint(apart * (SPECTRUM / np.maximum(lengths, 1)))
+    return out
+
+
+def promising(own: Places, wholes: Shorts, spectra: Iterable[tuple[Places, Shorts]], persons: Places) -> Places:
+    """Return the (pair, 2) wholes and crops to compare: of each of our own volumes those that it is likest a crop of.
+
+    Where all are compared, spectra do not matter; elsewhere those with less than nothing in common are left out.
+
+    Parameters
+    ----------
+    own, wholes
+        Numbers of the volumes whose owners are sought, and their own spectra.
     spectra
         Numbers and spectra of all volumes, in any portions. Results do not depend on the portions.
     persons
         Person of every volume; volumes of one person are not compared.
     """
-    held = list(spectra)
-    wholes = np.zeros((len(persons), held[0][1].shape[2]), np.float32)
-    for rows, some in held:
-        wholes[rows] = some[:, 0]
-    ours = np.zeros((len(own), *held[0][1].shape[1:]), np.int16)
-    for rows, some in held:
-        _, there, here = np.intersect1d(rows, own, return_indices=True)
-        ours[here] = some[there]
-    crops = _nearest_of(own, _alike(ours, wholes), persons)
-    scores = np.empty((len(own), len(persons)), np.float32)
-    for rows, some in held:
-        scores[:, rows] = _alike(some, wholes[own]).T
-    owners = _nearest_of(own, scores, persons)
-    return np.unique(np.concatenate([crops, owners[:, ::-1]]), axis=0)
+    most = most_owners(len(persons))
+    lowest = 0.0 if most < len(persons) else -2.0 * SPECTRUM**2
+    least = np.full(len(own), lowest, np.float32)
+    crops, owners, scores = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
+    for rows, some in spectra:
+        alike = _alike(some, wholes.astype(np.float32))
+        alike[persons[rows][:, None] == persons[own]] = -np.inf
+        if not len(crops) and len(rows) > most:
+            least = np.maximum(np.partition(alike, -most, axis=0)[-most], lowest)
+        at, crop = np.nonzero(alike >= least)
+        crops, owners = np.concatenate([crops, crop]), np.concatenate([owners, rows[at]])
+        scores = np.concatenate([scores, alike[at, crop]])
+        order = np.lexsort((owners, -scores, crops))
+        crops, owners, scores = crops[order], owners[order], scores[order]
+        _, first, sizes = np.unique(crops, return_index=True, return_counts=True)
+        place = np.arange(len(crops)) - np.repeat(first, sizes)
+        least[crops[place == most - 1]] = scores[place == most - 1]
+        kept = place < most
+        crops, owners, scores = crops[kept], owners[kept], scores[kept]
+    return np.stack([owners, own[crops]], axis=1)
 
 
 def _alike(views: Shorts, wholes: Reals) -> Reals:
@@ -156,22 +202,9 @@ def _alike(views: Shorts, wholes: Reals) -> Reals:
     return out
 
 
-def _nearest_of(own: Places, scores: Reals, persons: Places) -> Places:
-    """Return pairs of our own volumes and the ``PROMISING`` ones with the highest scores; the first of equal ones."""
-    pairs = []
-    for number, row in zip(own.tolist(), scores, strict=True):
-        others = np.flatnonzero(persons != persons[number])
-        values = row[others]
-        if len(others) > PROMISING:
-            least = np.partition(values, -PROMISING)[-PROMISING]
-            above = others[values > least]
-            others = np.concatenate([above, others[values == least][: PROMISING - len(above)]])
-        pairs.append(np.stack([np.full(len(others), number), others], axis=1))
-    return np.concatenate(pairs)
-
-
 def by_whole(pairs: Places) -> Iterator[tuple[int, Places]]:
-    """Yield every volume of sorted pairs with its crops."""
+    """Yield every volume of pairs with its crops."""
+    pairs = pairs[np.lexsort([pairs[:, 1], pairs[:, 0]])]
     wholes, first = np.unique(pairs[:, 0], return_index=True)
     yield from zip(wholes.tolist(), np.split(pairs[:, 1], first[1:]), strict=True)
 
@@ -187,7 +220,7 @@ def scored(small: Reals, whole: int, cropped: Places, plain: Shorts) -> NDArray[
         Numbers of the volumes that may be parts of it: rows of ``plain``.
     """
     hashes = plain[cropped].astype(np.float32).reshape(-1, EDGE, EDGE, EDGE)
-    scores, views = _compared(parts(_views(small, _ALL)), parts(hashes))
+    scores, views = _compared(parts(views_of(small, _ALL)), parts(hashes))
     flips = np.argsort(-scores, axis=1, kind="stable")[:, :STARTS]
     best = scores.max(axis=1) / np.float32(8 * UNIT * UNIT)
     near = best >= SCREEN_THRESHOLD
@@ -234,43 +267,14 @@ def _spectra(views: Reals) -> Shorts:
     return np.asarray(np.rint(np.sqrt(sizes) * scale), dtype=np.int16)
 
 
-@dataclass(frozen=True, eq=False)
-class _Ranges:
-    """Parts of an axis: their number, and the weights of voxels in each hash value of each part, sharp and blurred."""
-
-    number: int
-    averages: Doubles
-    blurs: Doubles
-
-
-def _views(small: Reals, ranges: _Ranges) -> Reals:
+def views_of(small: Reals, ranges: Reals) -> Reals:
     """Return (view, 8, 8, 8) hashes of the crops of a volume, and of the whole volume in the other axis orders."""
-    turned = [_hashes(small.transpose(turn), _WHOLE) for turn in TURNS[1:]]
-    return np.concatenate([_hashes(small, ranges), *turned])
+    return crop_hashes(small, ranges, _BLUR, least=NOISE, norm=UNIT)
 
 
-def _hashes(small: Reals, ranges: _Ranges) -> Reals:
-    """Return (part ** 3, 8, 8, 8) hashes in whole numbers with norm UNIT, or zeros if there is no structure."""
-    cube = np.rint((small.astype(np.float64) + 0.5) * 65535) - 32768
-    fine = _folded(cube, ranges.averages) - _folded(cube, ranges.blurs)
-    n = ranges.number
-    fine = fine.reshape(n, EDGE, n, EDGE, n, EDGE).transpose(0, 2, 4, 1, 3, 5).reshape(n**3, -1)
-    fine = np.rint(fine / 2**20)
-    fine -= np.rint(fine.sum(axis=1, keepdims=True) / EDGE**3)
-    length = np.sqrt(np.einsum("nv,nv->n", fine, fine))[:, None]
-    scale = np.where(length >= NOISE, UNIT / np.maximum(length, 1), 0)
-    return np.rint(fine * scale).astype(np.float32).reshape(-1, EDGE, EDGE, EDGE)
-
-
-def _folded(cube: Doubles, weights: Doubles) -> Doubles:
-    rows = weights @ cube.reshape(SMALL, -1)
-    return np.asarray(np.matmul(weights, rows.reshape(-1, SMALL, SMALL)) @ weights.T)
-
-
-def _ranges(found: Sequence[tuple[float, float]]) -> _Ranges:
-    averages = np.concatenate([_averages(low, high) for low, high in found])
-    blurs = np.concatenate([_blur() @ _averages(low, high) for low, high in found])
-    return _Ranges(len(found), _in_256ths(averages), _in_256ths(blurs))
+def _ranges(found: Sequence[tuple[float, float]]) -> Reals:
+    """Return the (part, 8, 32) weights of the voxels of an axis in each hash value of each part of it."""
+    return np.stack([_averages(low, high) for low, high in found]).astype(np.float32)
 
 
 def _averages(low: float, high: float) -> Doubles:
@@ -292,19 +296,14 @@ def _blur() -> Doubles:
     return np.asarray(folded / folded.sum(axis=1, keepdims=True))
 
 
-def _in_256ths(weights: Doubles) -> Doubles:
-    """Round weights to whole numbers that add up to 256 in each row."""
-    whole = np.rint(weights * 256)
-    whole[np.arange(len(whole)), weights.argmax(axis=1)] += 256 - whole.sum(axis=1)
-    return whole
-
-
 def _waves() -> Doubles:
     """Return the (8, 8) weights of a cosine transform, in 256ths."""
     frequencies = np.arange(EDGE)[:, None]
     waves = np.cos(np.pi * (np.arange(EDGE) + 0.5) * frequencies / EDGE)
     return np.asarray(np.rint(256 * waves * np.where(frequencies > 0, 1, np.sqrt(0.5))))
 
+
+_BLUR = _blur().astype(np.float32)
 
 _WHOLE, _SOME, _ALL = _ranges(PARTS[:1]), _ranges(PARTS[:FEW_PARTS]), _ranges(PARTS)
 

@@ -29,7 +29,9 @@ LEAST_LENGTH = 1e-3
 """Length below which a fine structure counts as rounding error and scores 0."""
 
 
-def nearest_box(cube: Reals, target: Reals, box: Box, *, shifts: Sequence[float]) -> tuple[float, Box]:
+def nearest_box(
+    cube: Reals, target: Reals, box: Box, *, shifts: Sequence[float], turned: Reals | None = None
+) -> tuple[float, Box]:
     """Return the best correlation near a start, and its box.
 
     One axis after the other, both ends are moved by each pair of shifts.
@@ -42,24 +44,31 @@ def nearest_box(cube: Reals, target: Reals, box: Box, *, shifts: Sequence[float]
         (edge ** 3,) fine structure of length 1, as ``fine_structure`` gives it.
     box
         Low and high of each axis, as shares of it.
+    turned
+        What ``orders`` gives for the cube, if that is known.
     """
     pairs = np.array([(low, high) for low in shifts for high in shifts])
-    score, found = _nearest(_orders(cube), _targets(target), _weights(target), np.array(box, dtype=np.float64), pairs)
+    values = orders(cube) if turned is None else turned
+    score, found = _nearest(values, _targets(target), _weights(target), np.array(box, dtype=np.float64), pairs)
     return float(score), tuple(found.tolist())
 
 
-def best_box(cube: Reals, target: Reals, box: Box, *, first: float, least: float) -> tuple[float, Box]:
+def best_box(
+    cube: Reals, target: Reals, box: Box, *, first: float, least: float, turned: Reals | None = None
+) -> tuple[float, Box]:
     """Search for the best box from a start, and return its correlation and the box.
 
     The search moves each end of each axis, and both ends together. The step starts at ``first``, is halved whenever no
     move improves the score, and the search ends when the step is not above ``least``.
     """
     start = np.array(box, dtype=np.float64)
-    score, found = _search(_orders(cube), _targets(target), _weights(target), start, first, least)
+    score, found = _search(
+        orders(cube) if turned is None else turned, _targets(target), _weights(target), start, first, least
+    )
     return float(score), tuple(found.tolist())
 
 
-def _orders(cube: Reals) -> Reals:
+def orders(cube: Reals) -> Reals:
     """Return (3, n, n, n): the cube with each axis in turn as the last, the other two in their order."""
     return np.stack([np.moveaxis(cube, axis, 2) for axis in range(3)])
 

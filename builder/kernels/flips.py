@@ -18,16 +18,10 @@ def parts(cubes: NDArray[np.float32]) -> NDArray[np.float32]:
     Flipping an axis changes the sign of the parts that are odd along it. The sum of squares of the parts is eight times
     that of the cubes.
     """
-    found = cubes[None]
-    half = cubes.shape[1] // 2
-    for axis in (2, 3, 4):
-        first, second = np.split(found, [half], axis=axis)
-        mirrored = np.flip(second, axis=axis)
-        found = np.stack([first + mirrored, first - mirrored], axis=1).reshape(2 * len(found), *first.shape[1:])
-    return np.ascontiguousarray(found.reshape(8, len(cubes), half**3))
+    return np.asarray(_parts(np.ascontiguousarray(cubes, dtype=np.float32)))
 
 
-def best_views(products: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def best_views(products: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Return the (volume, flip) largest absolute score over all views, and the first view that has it.
 
     Parameters
@@ -40,10 +34,34 @@ def best_views(products: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDAr
 
 
 @compiled
+def _parts(cubes: Any) -> Any:
+    number, edge = cubes.shape[0], cubes.shape[1]
+    half = edge // 2
+    out = np.empty((8, number, half**3), np.float32)
+    for n in range(number):
+        cube, place = cubes[n], 0
+        for i in range(half):
+            for j in range(half):
+                for k in range(half):
+                    a, b = cube[i, j, k], cube[i, j, edge - 1 - k]
+                    c, d = cube[i, edge - 1 - j, k], cube[i, edge - 1 - j, edge - 1 - k]
+                    e, f = cube[edge - 1 - i, j, k], cube[edge - 1 - i, j, edge - 1 - k]
+                    g, h = cube[edge - 1 - i, edge - 1 - j, k], cube[edge - 1 - i, edge - 1 - j, edge - 1 - k]
+                    a, b, c, d, e, f, g, h = a + b, a - b, c + d, c - d, e + f, e - f, g + h, g - h
+                    a, b, c, d, e, f, g, h = a + c, b + d, a - c, b - d, e + g, f + h, e - g, f - h
+                    out[0, n, place], out[1, n, place] = a + e, b + f
+                    out[2, n, place], out[3, n, place] = c + g, d + h
+                    out[4, n, place], out[5, n, place] = a - e, b - f
+                    out[6, n, place], out[7, n, place] = c - g, d - h
+                    place += 1
+    return out
+
+
+@compiled
 def _best_views(products: Any) -> Any:
     views, volumes = products.shape[1], products.shape[2]
     best = np.full((8, volumes), np.float32(-1.0))
-    found = np.zeros((8, volumes), np.int64)
+    found = np.zeros((8, volumes), np.int32)
     for view in range(views):
         for volume in range(volumes):
             a, b = products[0, view, volume], products[1, view, volume]

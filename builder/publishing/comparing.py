@@ -13,6 +13,7 @@ from builder.copies.matching import equal_planes, keep_best, limit, matches_of, 
 from builder.copies.prints import COMPARED, PRINTS_VERSION
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.stages.comparing import (
+    MOMENTS,
     PAIR,
     PERSONS,
     PLACES,
@@ -22,6 +23,7 @@ from builder.stages.comparing import (
     find_promising,
     fit_pairs,
     get_array,
+    level,
     put_array,
     score,
     sketch,
@@ -30,13 +32,16 @@ from builder.stages.graph import Runner, Task
 from builder.stages.shard import prints_path
 from builder.storage import Store
 
-VOLUMES = 256
-"""How many volumes a task works on, or those of one shard if it has more."""
+ALONE = 192
+"""Up to so many volumes are compared in one task."""
+
+VOLUMES, TASKS = 256, 64
+"""How many volumes a task works on, or those of one shard if it has more; and how many tasks suffice for a step."""
 
 ROOM = "comparison"
 """Folder, beside the prints, of what the tasks of one comparison leave for each other."""
 
-FITS_VERSION = 1
+FITS_VERSION = 2
 """Raised whenever a fit of the same two prints may give another value."""
 
 FITS = f"fits.{PRINTS_VERSION}.{FITS_VERSION}.parquet"
@@ -74,7 +79,7 @@ def compare_in_tasks(
     ordered = [facts[s][n] for _, (s, n) in sorted(latest.items())]
     if not neighbours:
         return find_matches(ordered, thresholds=thresholds, neighbours=0)
-    if len(ordered) <= screening.PROMISING:
+    if len(ordered) <= ALONE:
         whole = Whole(prints.url, tuple(shards), thresholds, neighbours)
         (outcome,) = runner.run([Task("leaks", compare_whole, whole)])
         found: tuple[Match, ...] = outcome.value
@@ -97,11 +102,12 @@ def compare_in_tasks(
 
 
 def _portions(prints: Store, room: Store, shards: Sequence[str], rows: Sequence[tuple[int, ...]]) -> list[Portion]:
-    """Return the shards in portions of about VOLUMES volumes."""
+    """Return the shards in portions of about VOLUMES volumes, or of more if there are very many."""
     groups: list[list[int]] = []
-    size = VOLUMES
+    least = max(VOLUMES, sum(map(len, rows)) // TASKS)
+    size = least
     for n, held in enumerate(rows):
-        if size >= VOLUMES:
+        if size >= least:
             groups.append([])
             size = 0
         groups[-1].append(n)
@@ -123,15 +129,14 @@ def _put_places(room: Store, ordered: Sequence[Print], portions: Sequence[Portio
 
 def _screened(runner: Runner, room: Store, portions: Sequence[Portion], neighbours: int) -> NDArray[Any]:
     """Return the pairs to fit, as FOUND."""
-    _run(runner, "sketch", sketch, portions)
+    sums = [np.array(found, np.int64) for _, found in _run(runner, "sketch", sketch, portions)]
+    put_array(room, MOMENTS, np.sum(sums, axis=0))
+    _run(runner, "level", level, portions)
     _run(runner, "screen", find_promising, portions)
     promising = np.concatenate([get_array(room, f"promising-{p.number}") for p in portions])
-    promising = np.unique(promising.astype(np.int64) @ (1 << 32, 1))  # one number for each pair sorts much faster
-    wholes, crops = promising >> 32, promising & 0xFFFFFFFF
-    portion_of = get_array(room, PLACES)[wholes, 0]
+    portion_of = get_array(room, PLACES)[promising[:, 0], 0]
     for portion in portions:
-        own = portion_of == portion.number
-        put_array(room, f"pairs-{portion.number}", np.stack([wholes[own], crops[own]], axis=1))
+        put_array(room, f"pairs-{portion.number}", promising[portion_of == portion.number])
     _run(runner, "score", score, portions)
     return screening.nearest(np.concatenate([get_array(room, f"scored-{p.number}") for p in portions]), neighbours)
 

@@ -4,6 +4,7 @@ The tasks pass only names and counts. Small copies are read from the prints, whe
 finds goes to a private folder. Volumes have numbers: their places in the order of their keys.
 """
 
+import functools
 import hashlib
 import io
 from collections.abc import Mapping
@@ -16,13 +17,23 @@ from numpy.typing import NDArray
 from builder.copies import Match, Print, find_matches, parse_prints
 from builder.copies.matching import agreement
 from builder.copies.prints import LEVELS, SMALL, packed, unpacked
-from builder.copies.screening import FOUND, by_whole, plain_hashes, promising, quick_spectra, scored, starts_of
+from builder.copies.screening import (
+    FOUND,
+    by_whole,
+    moments,
+    plain_hashes,
+    promising,
+    quick_spectra,
+    scored,
+    standardised,
+    starts_of,
+)
 from builder.model.parquet import read_parquet
 from builder.stages.shard import prints_path
 from builder.storage import Store, open_store
 
-PERSONS, PLACES = "persons", "places"
-"""Files with the person of every volume, as a number, and with its portion and place there."""
+PERSONS, PLACES, MOMENTS = "persons", "places", "moments"
+"""Files with the person of every volume, as a number; with its portion and place there; and with sums of spectra."""
 
 RECORD = np.dtype([("small", "<u2", (SMALL**3,)), ("levels", "<f4", (LEVELS,)), ("shape", "<i8", (3,))])
 """What a fit needs of a volume."""
@@ -72,8 +83,8 @@ def compare_whole(whole: Whole) -> tuple[Match, ...]:
     return find_matches(list(found.values()), thresholds=whole.thresholds, neighbours=whole.neighbours)
 
 
-def sketch(portion: Portion) -> int:
-    """Write hashes and spectra of the volumes of a portion, and what fits need of them, and return their number."""
+def sketch(portion: Portion) -> tuple[int, ...]:
+    """Write hashes and spectra of a portion, and what fits need of its volumes; return the moments of the spectra."""
     prints, room = _private(portion.prints), _private(portion.room)
     taken: dict[int, Print] = {}
     for shard, rows in zip(portion.shards, portion.rows, strict=True):
@@ -85,19 +96,30 @@ def sketch(portion: Portion) -> int:
         records[at] = np.frombuffer(packed(p.small), "<u2"), p.levels, p.shape
     names = [hashlib.sha256(r.tobytes()).digest() for r in records]
     put_array(room, f"plain-{portion.number}", plain_hashes([p.small for p in held]))
-    put_array(room, f"spectra-{portion.number}", quick_spectra([p.small for p in held]))
+    spectra = quick_spectra([p.small for p in held])
+    put_array(room, f"raw-spectra-{portion.number}", spectra)
     put_array(room, f"names-{portion.number}", np.frombuffer(b"".join(names), np.uint8).reshape(-1, 32))
     room.put(_records(portion.number), records.tobytes())
-    return len(held)
+    return tuple(moments(spectra).tolist())
+
+
+def level(portion: Portion) -> int:
+    """Replace the spectra of a portion by those in which frequencies vary equally, and return their number."""
+    room = _private(portion.room)
+    name = f"spectra-{portion.number}"
+    spectra = standardised(get_array(room, f"raw-{name}"), get_array(room, MOMENTS))
+    put_array(room, name, spectra)
+    return len(spectra)
 
 
 def find_promising(portion: Portion) -> int:
-    """Write the pairs that are near by their spectra and of which one volume is of the portion; return their number."""
+    """Write the pairs that are near by their spectra and of which the crop is of the portion; return their number."""
     room = _private(portion.room)
     places = get_array(room, PLACES)
     rows = [np.flatnonzero(places[:, 0] == n) for n in range(portion.portions)]
     spectra = ((rows[n], get_array(room, f"spectra-{n}")) for n in range(portion.portions))
-    found = promising(rows[portion.number], spectra, get_array(room, PERSONS))
+    own = get_array(room, f"spectra-{portion.number}")[:, 0]
+    found = promising(rows[portion.number], own, spectra, get_array(room, PERSONS))
     put_array(room, f"promising-{portion.number}", found.astype(np.int32))
     return len(found)
 
@@ -118,10 +140,10 @@ def score(portion: Portion) -> int:
 def fit_pairs(portion: Portion) -> tuple[float, ...]:
     """Return how well the pairs agree that were chosen for a portion."""
     room = _private(portion.room)
-    held = _Records(room, get_array(room, PLACES))
+    read = functools.lru_cache(maxsize=32)(_Records(room, get_array(room, PLACES)).print_of)
     return tuple(
         agreement(
-            held.print_of(int(pair["found"]["whole"])), held.print_of(int(pair["found"]["crop"])),
+            read(int(pair["found"]["whole"])), read(int(pair["found"]["crop"])),
             starts_of(pair["found"]), least=float(pair["least"]), thick=bool(pair["thick"]),
         )
         for pair in get_array(room, f"chosen-{portion.number}")

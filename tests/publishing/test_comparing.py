@@ -40,6 +40,8 @@ def taken():
 @pytest.fixture
 def small(monkeypatch):
     monkeypatch.setattr(screening, "PROMISING", 4)
+    monkeypatch.setattr(screening, "PAIRS", 0)
+    monkeypatch.setattr(comparing, "ALONE", 4)
     monkeypatch.setattr(comparing, "VOLUMES", 3)
 
 
