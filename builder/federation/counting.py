@@ -5,6 +5,7 @@ from itertools import accumulate, pairwise
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from builder.federation.documents import Table
 from builder.federation.tables import Column, Counts, count
@@ -17,12 +18,16 @@ EDGES: Final[Mapping[str, tuple[float, ...]]] = {
     "spacing_row_mm": (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 4),
     "slices": (0, 1, 20, 50, 100, 200, 500, 1000),
     "intensity_median": (-1024, -900, -700, -300, -100, 0, 40, 80, 150, 300, 1000),
+    "label_ml": (0, 0.1, 1, 3, 10, 30, 100, 300, 1000, 3000),
 }
 """Edges of histograms. A bin holds values from its lower edge up to, but without, its upper edge.
 
-Of several numbers the smallest of a person counts. ``intensity_median`` is of stored samples, so that receipts tell it
-and offers, which nobody has built yet, do not.
+Of several numbers the smallest of a person counts. A quantity of a structure is called ``label_ml of LABEL.STRUCTURE``,
+by the names that the spec has for both.
 """
+
+BUILT: Final = ("intensity_median", "label_ml")
+"""Quantities of stored samples: receipts tell them, and offers, which nobody has built yet, do not."""
 
 MOST: Final[Mapping[str, float]] = {
     "age_years": 120,
@@ -30,6 +35,7 @@ MOST: Final[Mapping[str, float]] = {
     "spacing_row_mm": 20,
     "slices": 10_000,
     "intensity_median": 65_535,
+    "label_ml": 100_000,
 }
 """Where the last bin of a quantity is taken to end; larger values are taken to lie there."""
 
@@ -48,6 +54,27 @@ def column_of(name: str, levels: Sequence[str]) -> Column:
 def unstated(names: Iterable[str], table: pa.Table) -> list[str]:
     """Return a line for each column and quantity that was asked for and that a table of the site does not have."""
     return [f"{name}: the tables of the site have no such column" for name in names if name not in table.column_names]
+
+
+def kind_of(quantity: str) -> str:
+    """Return the name by which ``EDGES`` knows a quantity: ``label_ml`` for that of any structure."""
+    return quantity.partition(" of ")[0]
+
+
+def with_sizes(index: pa.Table, sizes: Mapping[str, str]) -> pa.Table:
+    """Return samples with the size of each structure in ml, null where there is none.
+
+    Parameters
+    ----------
+    sizes
+        Name of the quantity to the column of its volume in cubic millimetres, which lacks where no case has it: that
+        nobody has it is a number like others.
+    """
+    for quantity, column in sizes.items():
+        known = column in index.column_names
+        values = pc.divide(index[column], 1000.0) if known else pa.nulls(index.num_rows, pa.float64())
+        index = index.append_column(quantity, values)
+    return index
 
 
 def prefixes(names: Sequence[str]) -> list[tuple[str, ...]]:
@@ -90,7 +117,7 @@ def counts_of(persons: pa.Table, columns: Mapping[str, Sequence[str]], *, by: Se
 
 def binned(persons: pa.Table, quantity: str) -> tuple[pa.Table, dict[str, list[str]]]:
     """Return persons with a quantity as the name of its bin, and the names."""
-    edges = EDGES[quantity]
+    edges = EDGES[kind_of(quantity)]
     names = [*(f"{a:g} to {b:g}" for a, b in pairwise(edges)), f"{edges[-1]:g} and above"]
     cells = [
         None if value is None or not value >= edges[0] else names[sum(edge <= value for edge in edges) - 1]

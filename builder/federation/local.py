@@ -1,14 +1,15 @@
 """The coordinator's spec as one site builds it: its own places, key and name, and no feature that it did not allow."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from builder.errors import PrivacyError
 from builder.federation.documents import Plan, Spec
 from builder.federation.exclusions import outcomes
 from builder.federation.policy import ALWAYS, Policy
+from builder.labels.label import MaskLabel
 from builder.model.canonical import fingerprint
 from builder.model.options import LOCATION_FIELDS, stated
 from builder.spec import DatasetSpec
@@ -72,6 +73,8 @@ class Terms:
         Splits that persons may be in.
     outcomes
         What can become of a person whose images are candidates.
+    sizes
+        Quantity of each structure that the spec declares to the column of the index that holds its volume.
     """
 
     question: str
@@ -79,6 +82,7 @@ class Terms:
     strata: tuple[str, ...]
     splits: tuple[str, ...]
     outcomes: tuple[str, ...] = ()
+    sizes: Mapping[str, str] = field(default_factory=dict)
 
 
 def _terms(spec: DatasetSpec, policy: Policy) -> Terms:
@@ -86,11 +90,17 @@ def _terms(spec: DatasetSpec, policy: Policy) -> Terms:
     parts = [stated(block) for block in (spec.cohort, spec.volumes, spec.persons, *spec.clinical, *spec.sources)]
     splits = spec.splits
     return Terms(
-        fingerprint(*parts, list(spec.labels)),
+        fingerprint(*parts, {name: stated(label) for name, label in spec.labels.items()}),
         max(policy.k, spec.deid.anonymity.k if spec.deid.anonymity is not None else 0),
         splits.stratify,
         splits_of(splits),
         outcomes(spec),
+        {
+            f"label_ml of {label}.{part}": f"label.{label}.{part}.volume_mm3"
+            for label, reader in spec.labels.items()
+            if isinstance(reader, MaskLabel)
+            for part in reader.declared
+        },
     )
 
 

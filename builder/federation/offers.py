@@ -8,11 +8,13 @@ import pyarrow.compute as pc
 
 from builder.errors import PrivacyError
 from builder.federation.counting import (
+    BUILT,
     EDGES,
     HISTOGRAM,
     binned,
     column_of,
     counts_of,
+    kind_of,
     prefixes,
     tell_levels,
     tell_total,
@@ -87,6 +89,7 @@ def make_offer(
         ledger.told = known
         dealt = _nothing(first, strata)
         withheld.append("newcomers: few others would follow from their number; they are dealt by the ratios")
+    built = [q for q in policy.histograms if kind_of(q) in BUILT]
     return Offer(
         federation=signed.federation,
         sequence=ledger.sequence("offer"),
@@ -97,7 +100,13 @@ def make_offer(
         strata=dealt,
         tables=tables,
         lock=lock_of(found.lock),
-        withheld=[*withheld, *unstated([*(n for n in asked if n not in strata), *policy.histograms], rows)],
+        withheld=[
+            *withheld,
+            *(f"{q}: an offer is made before anything is built; receipts tell it" for q in built),
+            *unstated(
+                [*(n for n in asked if n not in strata), *(q for q in policy.histograms if q not in built)], rows
+            ),
+        ],
     )
 
 

@@ -56,7 +56,8 @@ class Policy(BaseModel):
         Columns that may be told of, and the levels of each that may leave. Every other value is
         counted with the last one that a spec asks for.
     histograms
-        Quantities that may be told of, on edges that builder ships.
+        Quantities that may be told of, on edges that builder ships; ``label_ml of LABEL.STRUCTURE`` is the size of a
+        structure.
     tell
         What else may be told, beside columns and histograms: ``exclusions``, how many persons each rule keeps out.
     allow

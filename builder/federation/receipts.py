@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from builder.errors import PrivacyError
-from builder.federation.counting import EDGES, HISTOGRAM, binned, tell_levels, tell_total, unstated
+from builder.federation.counting import EDGES, HISTOGRAM, binned, kind_of, tell_levels, tell_total, unstated, with_sizes
 from builder.federation.documents import Plan, Receipt, Spec, Table, Whose, digest
 from builder.federation.exclusions import exclusions_of, tell_exclusions
 from builder.federation.local import Terms
@@ -62,10 +62,10 @@ def make_receipt(
         are too far off.
     """
     signed, plan = documents
-    version, index = published.version, published.index
+    version, index = published.version, with_sizes(published.index, terms.sizes)
     asked, withheld = permitted(signed.columns, policy)
     names = [name for name in asked if name in index.column_names]
-    quantities = [q for q in policy.histograms if q in EDGES and q in index.column_names]
+    quantities = [q for q in policy.histograms if kind_of(q) in EDGES and q in index.column_names]
     persons = one_row_each(index, ["split", *names, *quantities])
     keys = persons["person_key"].to_pylist()
     counted, before, known = version, ledger.receipts.get(digest(plan)), ledger.memory()

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from builder.errors import LayoutError
-from builder.federation.counting import EDGES, HISTOGRAM, MOST
+from builder.federation.counting import EDGES, HISTOGRAM, MOST, kind_of
 from builder.federation.documents import Receipt, Table
 from builder.federation.estimates import (
     Estimate,
@@ -55,7 +55,7 @@ def statistics(receipts: Mapping[str, Receipt], splits: Iterable[str]) -> list[J
             continue
         quantity = name.removeprefix(HISTOGRAM)
         entry: dict[str, Json] = {"table": name, "persons": joint.total, "without": list(without)}
-        if name.startswith(HISTOGRAM) and quantity in EDGES:
+        if name.startswith(HISTOGRAM) and kind_of(quantity) in EDGES:
             entry |= _of_quantity(joint, quantity, list(splits))
         elif name == EXCLUSIONS:
             entry |= {"outcomes": _of_outcomes(joint)}
@@ -77,7 +77,8 @@ def _tally(receipt: Receipt, name: str) -> Tally | None:
 
 def _of_quantity(joint: Tally, quantity: str, splits: list[str]) -> dict[str, Json]:
     """Return mean and quantiles over all splits and in each, and how far the means of splits lie apart."""
-    edges = (*EDGES[quantity], MOST[quantity])
+    kind = kind_of(quantity)
+    edges = (*EDGES[kind], MOST[kind])
     groups = {split: part(joint, split) for split in (ANY, *splits)}
     known = {split: own for split, own in groups.items() if own is not None and own.total}
     means = {split: mean_of_known(own, edges) for split, own in known.items()}
