@@ -1,12 +1,13 @@
 """Persons of one site to tables of counts: their levels by the lists of spec and policy, quantities by fixed edges."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from builder.errors import PrivacyError
 from builder.federation.documents import Table
 from builder.federation.tables import Column, Counts, count
 from builder.federation.told import Repeater, Teller
@@ -41,6 +42,9 @@ MOST: Final[Mapping[str, float]] = {
 
 HISTOGRAM: Final = "histogram of "
 """How the name of a histogram's table begins."""
+
+PAIR: Final = "pair of "
+"""How the name of a table begins that crosses two columns."""
 
 
 def column_of(name: str, levels: Sequence[str]) -> Column:
@@ -100,6 +104,34 @@ def tell_levels(
     if by:
         asked = [*asked, *(("split", *names) for names in asked)]
     return teller.table(name, counts_of(persons, columns, by=by), asked)
+
+
+def tell_pair(
+    teller: Teller | Repeater,
+    persons: pa.Table,
+    pair: tuple[str, str],
+    columns: Mapping[str, Sequence[str]],
+    withheld: list[str],
+) -> Iterator[Table]:
+    """Yield the table that crosses two columns or quantities, or add a line to ``withheld`` that says why it stays.
+
+    It is told after the tables of both, so that these keep their numbers.
+    """
+    title = f"{PAIR}{pair[0]} and {pair[1]}"
+    levels: dict[str, Sequence[str]] = {}
+    for name in pair:
+        if name in columns:
+            levels[name] = columns[name]
+        elif kind_of(name) in EDGES and name in persons.column_names:
+            persons, bins = binned(persons, name)
+            levels |= bins
+        else:
+            withheld.append(f"{title}: nothing of {name} is told")
+            return
+    try:
+        yield teller.table(title, counts_of(persons, levels), [(), pair[:1], pair[1:], pair])
+    except PrivacyError:
+        withheld.append(f"{title}: beside what is told it would tell of few persons, or is too fine to be proved")
 
 
 def counts_of(persons: pa.Table, columns: Mapping[str, Sequence[str]], *, by: Sequence[str] = ()) -> Counts:

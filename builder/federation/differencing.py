@@ -231,6 +231,8 @@ class _Attack:
             wanted = sorted({*self._patterns(before), *self._patterns(after)})
             rows = self._at(after, wanted) - self._at(before, wanted)
             targets += [(rows, "same" if same else "other")]
+        if not targets:
+            return  # all is told, of one version
         sums = csr_array(vstack([rows for rows, _ in targets], format="csr"))
         kinds = [kind for rows, kind in targets for _ in range(rows.shape[0])]
         self._narrow(sums, kinds)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from builder.errors import PrivacyError, SpecError
 from builder.federation.documents import Name, PublicKey
@@ -58,6 +58,8 @@ class Policy(BaseModel):
     histograms
         Quantities that may be told of, on edges that builder ships; ``label_ml of LABEL.STRUCTURE`` is the size of a
         structure.
+    pairs
+        Pairs of those columns and quantities that receipts may cross, for their association.
     tell
         What else may be told, beside columns and histograms: ``exclusions``, how many persons each rule keeps out.
     allow
@@ -80,11 +82,20 @@ class Policy(BaseModel):
     offers: Annotated[int, Field(ge=1)] = 3
     columns: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     histograms: tuple[str, ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
     tell: tuple[Literal["exclusions"], ...] = ()
     allow: tuple[str, ...] = ()
     parameters: dict[str, str] = Field(default_factory=dict)
     patient_key: str = "${env:BUILDER_KEY}"
     copies: Copying | None = None
+
+    @model_validator(mode="after")
+    def _pairs_are_told(self) -> "Policy":
+        for pair in self.pairs:
+            strange = [name for name in pair if name not in self.columns and name not in self.histograms]
+            if strange or pair[0] == pair[1]:
+                raise ValueError(f"pairs: found {list(pair)}, expected two names of columns or histograms")
+        return self
 
 
 def read_policy(path: Path) -> Policy:

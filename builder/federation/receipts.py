@@ -7,7 +7,17 @@ from typing import Any
 import pyarrow as pa
 
 from builder.errors import PrivacyError
-from builder.federation.counting import EDGES, HISTOGRAM, binned, kind_of, tell_levels, tell_total, unstated, with_sizes
+from builder.federation.counting import (
+    EDGES,
+    HISTOGRAM,
+    binned,
+    kind_of,
+    tell_levels,
+    tell_pair,
+    tell_total,
+    unstated,
+    with_sizes,
+)
 from builder.federation.documents import Plan, Receipt, Spec, Table, Whose, digest
 from builder.federation.exclusions import exclusions_of, tell_exclusions
 from builder.federation.local import Terms
@@ -83,6 +93,8 @@ def make_receipt(
         except PrivacyError:
             raise error from None
         counted = before.counted
+    for pair in policy.pairs:
+        tables += tell_pair(tellers["everybody"], persons, pair, columns, withheld)
     if "exclusions" in policy.tell:
         out = exclusions_of(published.cohort, {*keys}, terms.outcomes)
         own = tellers.get("candidates") or teller_of(ledger, key, out.people, terms, of="candidates")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from builder.errors import LayoutError
-from builder.federation.counting import EDGES, HISTOGRAM, MOST, kind_of
+from builder.federation.counting import EDGES, HISTOGRAM, MOST, PAIR, kind_of
 from builder.federation.documents import Receipt, Table
 from builder.federation.estimates import (
     Estimate,
@@ -57,6 +57,8 @@ def statistics(receipts: Mapping[str, Receipt], splits: Iterable[str]) -> list[J
         entry: dict[str, Json] = {"table": name, "persons": joint.total, "without": list(without)}
         if name.startswith(HISTOGRAM) and kind_of(quantity) in EDGES:
             entry |= _of_quantity(joint, quantity, list(splits))
+        elif name.startswith(PAIR):
+            entry |= {"association": _association(joint)}
         elif name == EXCLUSIONS:
             entry |= {"outcomes": _of_outcomes(joint)}
         else:
@@ -103,9 +105,7 @@ def _of_quantity(joint: Tally, quantity: str, splits: list[str]) -> dict[str, Js
 def _of_levels(joint: Tally) -> dict[str, Json]:
     """Return shares, what each level can show, and the association of the levels with the split."""
     columns = [column.name for column in joint.columns]
-    found: dict[str, Json] = {"association": None}
-    if len(columns) == 2:
-        found["association"] = {"of": columns, "cramers_v": _ends(association(joint))}
+    found = {"association": _association(joint) if len(columns) == 2 else None}
     rows: list[Json] = []
     for pattern in sorted(joint.ranges):
         if columns[0] != "split" or pattern[0] != ANY or set(pattern) == {ANY}:
@@ -121,6 +121,10 @@ def _of_levels(joint: Tally) -> dict[str, Json]:
             }
         )
     return {**found, "columns": columns[1:], "levels": rows}
+
+
+def _association(joint: Tally) -> Json:
+    return {"of": [column.name for column in joint.columns], "cramers_v": _ends(association(joint))}
 
 
 def _of_outcomes(joint: Tally) -> list[Json]:

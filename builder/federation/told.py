@@ -3,7 +3,7 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -27,6 +27,7 @@ from builder.federation.documents import (
 from builder.federation.tables import Column, Counts, Disclosed, matrix, part, vector
 from builder.model.canonical import canonical_json
 
+SPLIT: Final = "split"
 CANDIDATES: Final = "candidates: "
 """How the ledger's names of tables begin that count candidates."""
 
@@ -174,20 +175,24 @@ class Teller:
     def _name(self, name: str) -> str:
         return f"{CANDIDATES}{name}" if self.of == "candidates" else name
 
-    def _beside(self, counts: Counts) -> Iterator[Told]:
-        """Yield what was told of a column of this table: of the split alone, what a table says of the splits.
+    def _beside(self, counts: Counts) -> list[Told]:
+        """Return what was told of a column of this table, of columns that were crossed with those, and so on.
 
-        Nearly every table of a receipt is told by split, and all of them at once would be too many to prove anything.
+        Of the split alone it is what a table says of the splits: nearly every table of a receipt is told by split, and
+        all of them at once would be too many to prove anything.
         """
-        own = {column.name for column in counts.columns}
         told = self.ledger.told.items()
         alike = [own for name, own in told if name.startswith(CANDIDATES) == (self.of == "candidates")]
-        for entry in chain.from_iterable(alike):
-            shared = own.intersection(column.name for column in entry.table.columns)
-            if shared == {"split"}:
-                yield replace(entry, table=part(entry.table, shared))
-            elif shared:
-                yield entry
+        entries = [(entry, {c.name for c in entry.table.columns}) for entry in chain.from_iterable(alike)]
+        own, reached = {c.name for c in counts.columns}, set[str]()
+        while own != reached:
+            reached = set(own)
+            own.update(*(names for _, names in entries if names & (reached - {SPLIT})))
+        return [
+            entry if names & (own - {SPLIT}) else replace(entry, table=part(entry.table, {SPLIT}))
+            for entry, names in entries
+            if names & own
+        ]
 
 
 @dataclass(frozen=True)
