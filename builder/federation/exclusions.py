@@ -81,11 +81,6 @@ class Exclusions:
     levels: tuple[str, ...]
     of: Mapping[str, str]
 
-    @property
-    def people(self) -> list[str]:
-        """What tells these persons and their outcomes from others."""
-        return [f"{person} {level}" for person, level in self.of.items()]
-
 
 def tell_exclusions(teller: Teller | Repeater, found: Exclusions, total: Table, withheld: list[str]) -> Iterator[Table]:
     """Yield the table, or add a line to ``withheld`` that says why it stays.
@@ -103,4 +98,4 @@ def tell_exclusions(teller: Teller | Repeater, found: Exclusions, total: Table, 
     try:
         yield teller.table(NAME, counts, [(), (COLUMN,)], known=known)
     except PrivacyError:
-        withheld.append(f"{NAME}: beside what was told before they would tell of few persons")
+        withheld.append(f"{NAME}: not told beside what was told before")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from builder.errors import PrivacyError
+from builder.federation.coverage import structures
 from builder.federation.documents import Plan, Spec
 from builder.federation.exclusions import outcomes
 from builder.federation.policy import ALWAYS, Policy
@@ -75,6 +76,8 @@ class Terms:
         What can become of a person whose images are candidates.
     sizes
         Quantity of each structure that the spec declares to the column of the index that holds its volume.
+    structures
+        How many structures the labels declare that take ROIs or segments by their names.
     """
 
     question: str
@@ -83,6 +86,7 @@ class Terms:
     splits: tuple[str, ...]
     outcomes: tuple[str, ...] = ()
     sizes: Mapping[str, str] = field(default_factory=dict)
+    structures: int = 0
 
 
 def _terms(spec: DatasetSpec, policy: Policy) -> Terms:
@@ -101,6 +105,7 @@ def _terms(spec: DatasetSpec, policy: Policy) -> Terms:
             if isinstance(reader, MaskLabel)
             for part in reader.declared
         },
+        structures(spec.labels),
     )
 
 

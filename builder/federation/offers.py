@@ -1,7 +1,7 @@
 """What a site could bring, out of its own plan: an offer. Nothing but numbers of persons, none below k, leaves."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +20,7 @@ from builder.federation.counting import (
     tell_total,
     unstated,
 )
+from builder.federation.coverage import tell_coverage
 from builder.federation.differencing import Told
 from builder.federation.documents import Offer, Spec, Table, Whose, digest
 from builder.federation.exclusions import exclusions_of, tell_exclusions
@@ -44,11 +45,14 @@ class Newcomers:
         The rows of the cohort.
     lock
         Versions, as a plan has them.
+    covered
+        Persons of the cohort with how many structures of all labels take a name of theirs.
     """
 
     people: pa.Table
     series: pa.Table
     lock: Mapping[str, object]
+    covered: Mapping[str, int] = field(default_factory=dict)
 
 
 def make_offer(
@@ -74,10 +78,13 @@ def make_offer(
         if everybody == newcomers:
             raise
         ledger.told, tables = known, []
-        withheld.append("everybody: few persons would follow from what was told before")
+        withheld.append("everybody: not told beside what was told before")
+    if tables and "coverage" in policy.tell:
+        own = teller_of(ledger, key, judged(found.covered, terms), terms)
+        tables += tell_coverage(own, found.covered, terms.structures, withheld)
     if tables and "exclusions" in policy.tell:
         found_out = exclusions_of(found.series, everybody, terms.outcomes)
-        own = teller_of(ledger, key, found_out.people, terms, of="candidates")
+        own = teller_of(ledger, key, judged(found_out.of, terms), terms, of="candidates")
         tables += tell_exclusions(own, found_out, tables[0], withheld)
     settled = rows.filter(pc.invert(pc.is_in(rows["person_key"], found.people["person_key"].combine_chunks())))
     first, known = teller_of(ledger, key, newcomers, terms, of="newcomers"), ledger.memory()
@@ -88,8 +95,8 @@ def make_offer(
             raise
         ledger.told = known
         dealt = _nothing(first, strata)
-        withheld.append("newcomers: few others would follow from their number; they are dealt by the ratios")
-    built = [q for q in policy.histograms if kind_of(q) in BUILT]
+    if all(row.persons is None for row in dealt.rows):  # too few, or too near to another number: nobody sees which
+        withheld.append("newcomers: their number is not told; the ratios deal them")
     return Offer(
         federation=signed.federation,
         sequence=ledger.sequence("offer"),
@@ -100,19 +107,28 @@ def make_offer(
         strata=dealt,
         tables=tables,
         lock=lock_of(found.lock),
-        withheld=[
-            *withheld,
-            *(f"{q}: an offer is made before anything is built; receipts tell it" for q in built),
-            *unstated(
-                [*(n for n in asked if n not in strata), *(q for q in policy.histograms if q not in built)], rows
-            ),
-        ],
+        withheld=[*withheld, *_absent([*(n for n in asked if n not in strata), *policy.histograms], rows)],
     )
+
+
+def _absent(names: Sequence[str], rows: pa.Table) -> Iterator[str]:
+    """Yield a line for each column or quantity that an offer does not have."""
+    built = [name for name in names if kind_of(name) in BUILT]
+    yield from (f"{name}: an offer is made before anything is built; receipts tell it" for name in built)
+    yield from unstated([name for name in names if name not in built], rows)
 
 
 def teller_of(ledger: Ledger, key: Key, persons: Iterable[str], terms: Terms, *, of: Whose = "everybody") -> Teller:
     """Return who tells of these persons."""
     return Teller(ledger, terms.k, key.name("told", fingerprint(sorted(persons))), terms.question, of)
+
+
+def judged(found: Mapping[str, object], terms: Terms) -> list[str]:
+    """Return what tells persons and what a spec says of each from others.
+
+    The question counts as well: that a spec which asks otherwise says the same of everybody is not told.
+    """
+    return [terms.question, *(f"{person} {said}" for person, said in found.items())]
 
 
 def _tell_newcomers(teller: Teller, people: pa.Table, settled: pa.Table, strata: Mapping[str, Sequence[str]]) -> Table:

@@ -61,7 +61,9 @@ class Policy(BaseModel):
     pairs
         Pairs of those columns and quantities that receipts may cross, for their association.
     tell
-        What else may be told, beside columns and histograms: ``exclusions``, how many persons each rule keeps out.
+        What else may be told, beside columns and histograms: ``exclusions``, how many persons each rule keeps out;
+        and in
+        offers ``coverage``, for how many structures of the spec persons have an ROI or segment by its name.
     allow
         Blocks that a spec may use beside the harmless ones: clinical, labels, consensus, persons, leaks.
     parameters
@@ -83,18 +85,23 @@ class Policy(BaseModel):
     columns: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     histograms: tuple[str, ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()
-    tell: tuple[Literal["exclusions"], ...] = ()
+    tell: tuple[Literal["exclusions", "coverage"], ...] = ()
     allow: tuple[str, ...] = ()
     parameters: dict[str, str] = Field(default_factory=dict)
     patient_key: str = "${env:BUILDER_KEY}"
     copies: Copying | None = None
 
     @model_validator(mode="after")
-    def _pairs_are_told(self) -> "Policy":
+    def _fits_together(self) -> "Policy":
         for pair in self.pairs:
             strange = [name for name in pair if name not in self.columns and name not in self.histograms]
             if strange or pair[0] == pair[1]:
                 raise ValueError(f"pairs: found {list(pair)}, expected two names of columns or histograms")
+        if "coverage" in self.tell and any(name.startswith("label_ml") for name in self.histograms):
+            raise ValueError(
+                "tell: found coverage beside histograms of label_ml, expected one of the two: their difference would "
+                "tell who has the name of a structure and nothing drawn"
+            )
         return self
 
 

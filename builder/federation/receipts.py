@@ -21,7 +21,7 @@ from builder.federation.counting import (
 from builder.federation.documents import Plan, Receipt, Spec, Table, Whose, digest
 from builder.federation.exclusions import exclusions_of, tell_exclusions
 from builder.federation.local import Terms
-from builder.federation.offers import lock_of, teller_of
+from builder.federation.offers import judged, lock_of, teller_of
 from builder.federation.policy import Policy, permitted
 from builder.federation.told import Ledger, Repeater, Teller
 from builder.model.keyed import Key
@@ -74,12 +74,11 @@ def make_receipt(
     signed, plan = documents
     version, index = published.version, with_sizes(published.index, terms.sizes)
     asked, withheld = permitted(signed.columns, policy)
-    names = [name for name in asked if name in index.column_names]
+    columns = {name: levels for name, levels in asked.items() if name in index.column_names}
     quantities = [q for q in policy.histograms if kind_of(q) in EDGES and q in index.column_names]
-    persons = one_row_each(index, ["split", *names, *quantities])
-    keys = persons["person_key"].to_pylist()
+    persons = one_row_each(index, ["split", *columns, *quantities])
+    keys = {*persons["person_key"].to_pylist()}
     counted, before, known = version, ledger.receipts.get(digest(plan)), ledger.memory()
-    columns = {name: asked[name] for name in names}
     tellers: dict[Whose, Teller | Repeater] = {"everybody": teller_of(ledger, key, keys, terms)}
     try:
         tables = _tables(tellers["everybody"], persons, columns, quantities, terms)
@@ -93,11 +92,10 @@ def make_receipt(
         except PrivacyError:
             raise error from None
         counted = before.counted
-    for pair in policy.pairs:
-        tables += tell_pair(tellers["everybody"], persons, pair, columns, withheld)
+    tables += [t for pair in policy.pairs for t in tell_pair(tellers["everybody"], persons, pair, columns, withheld)]
     if "exclusions" in policy.tell:
-        out = exclusions_of(published.cohort, {*keys}, terms.outcomes)
-        own = tellers.get("candidates") or teller_of(ledger, key, out.people, terms, of="candidates")
+        out = exclusions_of(published.cohort, keys, terms.outcomes)
+        own = tellers.get("candidates") or teller_of(ledger, key, judged(out.of, terms), terms, of="candidates")
         tables += tell_exclusions(own, out, tables[1], withheld)
     return Receipt(
         federation=signed.federation,

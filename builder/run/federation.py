@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from builder.deid import resolve_key
 from builder.errors import LayoutError, PrivacyError
+from builder.federation.coverage import covered
 from builder.federation.documents import Copies, Marks, Offer, Plan, Receipt, Spec, digest, kind_of, read, written
 from builder.federation.local import Terms, local_spec
 from builder.federation.offers import Newcomers, make_offer
@@ -67,8 +68,9 @@ def offer(spec: Path, policy_file: Path, folder: Path, *, cluster: str, progress
     plan = planned.plan
     groups = [g for found in shared_keys(plan.cohort) for g in found.groups] if local.leaks.on_match == "merge" else ()
     people = newcomers(plan.spec, plan.cohort, plan.persons, together=groups, registry=plan.registry)
+    names = covered(plan.spec.labels, plan.cohort, plan.links, plan.annotations)
     made = make_offer(
-        signed, policy, told, Newcomers(people, plan.cohort, plan.lock), ledger,
+        signed, policy, told, Newcomers(people, plan.cohort, plan.lock, names), ledger,
         key=plan.key, nonce=secrets.token_hex(16),
     )  # fmt: skip
     return keep_made(made, ledger, folder / "offer.json")

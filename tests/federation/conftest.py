@@ -58,7 +58,7 @@ def begin(home: Path, *, persons: int, k: int = 3, change=lambda text: text) -> 
         three.at(site, "policy.yaml").write_text(
             f"site: {site}\ncoordinator: {public}\nk: {k}\ndataset: {three.at(site, 'dataset')}\n"
             "columns: {sex: [F, M], recurrence: ['Yes', 'No']}\nhistograms: [age_years, spacing_slice_mm]\n"
-            f"tell: [exclusions]\nallow: [clinical, labels, leaks]\n"
+            f"pairs: [[sex, recurrence]]\ntell: [exclusions, coverage]\nallow: [clinical, labels, leaks]\n"
             f"parameters: {{archive: {three.at(site, 'archive')}, tables: {three.at(site)}}}\n"
         )
     spec = home / "spec.yaml"
