@@ -26,7 +26,7 @@ FIRST_STEP, FINE_STEP, LAST_STEP, LEAST = 0.06, 0.03, 0.01, 0.005
 USUAL = 0.85
 """The limit for which the constants below hold; for a lower limit, all of them are lowered by the same amount."""
 
-DOUBTFUL, SEEN_ALIKE = 0.8, 0.9
+DOUBTFUL, SEEN_ALIKE = 0.8, 0.94
 """A roughly placed box below the first correlation is given up unless the volumes reach the second in one window."""
 
 HOPELESS, HOPELESS_WINDOWED, WORTH = 0.65, 0.7, 0.8
