@@ -1,5 +1,6 @@
 """The fine structure of a box of a small cube: the values minus their smooth part."""
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -39,12 +40,15 @@ def correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return float(_product(one, other))
 
 
+@lru_cache
 def gaussian(edge: int) -> NDArray[np.float64]:
     """Return the Gaussian weights of the smooth part for ``edge`` parts: an odd number of weights that add up to 1."""
     deviation = edge / SMOOTH
     radius = int(2 * deviation + 0.5)
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / deviation) ** 2)
-    return np.asarray(weights / weights.sum())
+    found: NDArray[np.float64] = np.asarray(weights / weights.sum())
+    found.flags.writeable = False  # every call gives the same array
+    return found
 
 
 @compiled
