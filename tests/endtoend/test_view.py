@@ -239,6 +239,7 @@ def test_a_browser_draws_and_marks(server, tmp_path: Path):
         page.until(f"document.body.dataset.shown !== '{first}'")
         page.press("x")
         page.until("document.getElementById('stage').classList.contains('marked')")
+        assert page.picture()[300, 2].tolist() == [0xB3, 0x26, 0x1E], "a red frame around the image"
         second = int(page.evaluate("document.body.dataset.shown"))
         assert server.marks.names() == {server.samples.dataset[second].row["case_key"]}
         assert page.told == []

@@ -176,7 +176,9 @@ function again() {
 function rows(table, facts) {
   table.tBodies[0].replaceChildren(...facts.map(({ name, value }) => {
     const row = document.createElement("tr");
-    for (const text of [name, value]) row.append(Object.assign(document.createElement("td"), { textContent: text }));
+    row.append(document.createElement("td"), document.createElement("td"));
+    row.cells[0].append(...name.split(/(?<=[._])/).flatMap((part) => [part, document.createElement("wbr")])); // where long names may break
+    row.cells[1].textContent = value;
     return row;
   }));
 }
@@ -199,6 +201,7 @@ function tellSample() {
     item.append(swatch(entry.colour), `${entry.name}: ${entry.voxels.toLocaleString("en")} voxels`);
     return item;
   }));
+  $("opacity").parentElement.hidden = !sample.legend.length; // nothing lies over this image
   tellMarks();
 }
 
