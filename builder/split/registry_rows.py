@@ -1,7 +1,7 @@
 """The rows of a registry: what is known of each person, and how it is stored."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pyarrow as pa
@@ -61,4 +61,6 @@ def with_names(row: RegistryRow, other: RegistryRow, new: set[str]) -> RegistryR
 
 def table_of(rows: Iterable[RegistryRow]) -> pa.Table:
     """Return rows as a table by ``REGISTRY_SCHEMA``."""
-    return pa.Table.from_pylist([asdict(row) for row in rows], schema=REGISTRY_SCHEMA)
+    held = list(rows)
+    columns = {name: [getattr(row, name) for row in held] for name in REGISTRY_SCHEMA.names}
+    return pa.table(columns, schema=REGISTRY_SCHEMA)
