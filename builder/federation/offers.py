@@ -1,7 +1,7 @@
 """What a site could bring, out of its own plan: an offer. Nothing but numbers of persons, none below k, leaves."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,7 +21,6 @@ from builder.federation.counting import (
     unstated,
 )
 from builder.federation.coverage import tell_coverage
-from builder.federation.differencing import Told
 from builder.federation.documents import Offer, Spec, Table, Whose, digest
 from builder.federation.exclusions import exclusions_of, tell_exclusions
 from builder.federation.local import Terms
@@ -67,7 +66,9 @@ def make_offer(
         the policy does not list.
     """
     rows = found.series.filter(found.series["included"])
-    everybody, newcomers = ({*table["person_key"].to_pylist()} for table in (rows, found.people))
+    # whom leave_out names is dealt as if kept, and is in no number
+    people = found.people.filter(pc.is_in(found.people["person_key"], rows["person_key"].combine_chunks()))
+    everybody, newcomers = ({*table["person_key"].to_pylist()} for table in (rows, people))
     asked, withheld = permitted(signed.columns, policy)
     strata = {name: asked[name] for name in terms.strata if name in asked}
     others = {name: asked[name] for name in asked if name not in strata and name in rows.column_names}
@@ -86,15 +87,15 @@ def make_offer(
         found_out = exclusions_of(found.series, everybody, terms.outcomes)
         own = teller_of(ledger, key, judged(found_out.of, terms), terms, of="candidates")
         tables += tell_exclusions(own, found_out, tables[0], withheld)
-    settled = rows.filter(pc.invert(pc.is_in(rows["person_key"], found.people["person_key"].combine_chunks())))
+    settled = rows.filter(pc.invert(pc.is_in(rows["person_key"], people["person_key"].combine_chunks())))
     first, known = teller_of(ledger, key, newcomers, terms, of="newcomers"), ledger.memory()
+    dealt = _nothing(first, strata)
     try:
-        dealt = _tell_newcomers(first, found.people, one_row_each(settled, list(strata)), strata)
+        dealt = _tell_newcomers(first, people, one_row_each(settled, list(strata)), strata) if tables else dealt
     except PrivacyError:
         if everybody == newcomers:
             raise
         ledger.told = known
-        dealt = _nothing(first, strata)
     if all(row.persons is None for row in dealt.rows):  # too few, or too near to another number: nobody sees which
         withheld.append("newcomers: their number is not told; the ratios deal them")
     return Offer(
@@ -146,14 +147,7 @@ def _tell_newcomers(teller: Teller, people: pa.Table, settled: pa.Table, strata:
     if before is not None and any(0 < abs(n - before.shown[p]) < teller.k for p, n in zip(wanted, now, strict=True)):
         raise PrivacyError("newcomers: found that few persons have left since the newest receipt, expected k or none")
     tell_total(teller, people.num_rows)
-    told = tell_levels(teller, name, people, strata)
-    if before is not None and last is not None:
-        came = disclosed(told, teller.k).shown
-        shown = {p: before.shown[p] + came[p] for p in wanted if p in came}
-        both = Told(f"{last.version} and {teller.people}", teller.question, replace(before, shown=shown, hidden=()))
-        teller.note("total", replace(both, table=part(both.table, ())))
-        teller.note(name, both)
-    return told
+    return tell_levels(teller, name, people, strata)
 
 
 def _nothing(teller: Teller, strata: Mapping[str, Sequence[str]]) -> Table:

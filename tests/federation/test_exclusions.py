@@ -183,6 +183,25 @@ def test_who_left_does_not_show_beside_newcomers(ledger):
     assert "newcomers: their number is not told; the ratios deal them" in second.withheld
 
 
+def test_few_who_are_left_out_hide_no_newcomers(ledger):
+    """They are dealt as if kept, so that nobody moves; their number does not leave."""
+    rows = series(kept=40, left_out=2)
+    everybody = rows.select(["person_key", "sex"])
+    made = make_offer(signed(), TELLS, terms(), Newcomers(everybody, rows, {}), ledger, key=KEY, nonce="0" * 32)
+    assert of(made, "sex")["*"] == of(made, "total")[""] == 40
+    assert of(made)[OTHER] is None
+
+
+def test_newcomers_are_not_told_where_everybody_is_not(ledger):
+    """Forty, then forty-two, which would tell of two: the twenty newcomers among them stay too."""
+    offered(ledger, series(kept=40))
+    received(ledger, series(kept=40))
+    second = offered(ledger, series(kept=60).slice(18), known=22)
+    assert second.tables == []
+    assert set(of(second, "sex").values()) == {None}
+    assert "everybody: not told beside what was told before" in second.withheld
+
+
 def test_who_leaves_between_the_second_offer_and_its_receipt_does_not_show(ledger):
     received(ledger, series(kept=40))
     offered(ledger, series(kept=60), known=40)
