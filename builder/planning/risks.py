@@ -17,10 +17,12 @@ from builder.stages.prepare import KIND_COLUMNS
 
 def pixel_refusals(plan: DatasetPlan, inventory: Inventory, survey: Survey) -> dict[str, int]:
     """Count the planned cases that the build will refuse, by cause."""
-    rows = rows_of(used_rows(plan.cohort), Placed)
+    rows: dict[int, list[Placed]] = {}
+    for row in rows_of(used_rows(plan.cohort), Placed):
+        rows.setdefault(row.chunk, []).append(row)
     verdicts: dict[tuple[object, ...], str | None] = {}
     found: Counter[str] = Counter()
-    for chunk in sorted({row.chunk for row in rows}):
+    for chunk in sorted(rows):
         kinds: dict[tuple[str, int], set[tuple[object, ...]]] = {}
         membership = survey.membership(chunk)
         places = zip(*(membership[name].to_pylist() for name in ("series", "stack")), strict=True)
@@ -28,7 +30,7 @@ def pixel_refusals(plan: DatasetPlan, inventory: Inventory, survey: Survey) -> d
         headers = zip(*(table[name].to_pylist() for name in KIND_COLUMNS), strict=True)
         for place, header in zip(places, headers, strict=True):
             kinds.setdefault(place, set()).add(header)
-        for row in (row for row in rows if row.chunk == chunk):
+        for row in rows[chunk]:
             own = {kind for holder in row.holders for kind in kinds.get((row.series_uid, holder), ())}
             causes = (_verdict(kind, plan.spec.deid, verdicts) for kind in sorted(own, key=str))
             reasons = [why for why in causes if why is not None]
