@@ -50,7 +50,7 @@ PLANNED = pa.schema([pa.field("case", pa.int32()), pa.field("role", pa.string())
 _BUCKET_BITS = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImagePlan:
     """One of the other images of a case. Its fields mean what those of the same name mean in ``CasePlan``.
 
@@ -87,7 +87,7 @@ class ImagePlan:
     face: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CasePlan:
     """One case to build.
 
@@ -165,7 +165,7 @@ class ShardPlan:
     faces: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ShardSummary:
     """A shard of the plan, without its objects.
 

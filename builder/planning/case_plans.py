@@ -24,7 +24,7 @@ SIZED = ("role", "pixel_offset", "size")
 """Columns of PLANNED that tell how much memory a case needs."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Chosen:
     """The stack of each image of a case by name, the reference first, and where its instances are.
 

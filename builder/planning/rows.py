@@ -10,7 +10,7 @@ import pyarrow as pa
 Row = TypeVar("Row")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Placed:
     """Where the instances of a stack are: a chunk of the inventory, and their holders in its membership."""
 
@@ -35,7 +35,7 @@ class CandidateRow:
     columns: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class IncludedStack:
     """What the plan of a case needs to know of an included row of the cohort; columns as in STACKS and SERIES."""
 

@@ -1,6 +1,6 @@
 """Turn chunks of INSTANCES into one row per stack with its verdict, for choosing the cohort. No pixels are read."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from builder.stages.boundary import Faults, InternalError, OnInternalError, desc
 from builder.stages.inner import Candidate, admitted, opened
 from builder.stages.stack_rows import STACKS, Holding, Origin, left_out_row, stack_row
 from builder.stages.stated_stacks import is_stated, stated_row
-from builder.stages.surveyed import Earlier, Surveyed
+from builder.stages.surveyed import Earlier, find_kept, series_of
 from builder.storage import open_store
 
 MEMBERSHIP = pa.schema([pa.field("series", TEXT), pa.field("stack", pa.int32())])
@@ -91,7 +91,7 @@ def survey_chunk(argument: SurveyArgument) -> tuple[InternalError, ...]:
     stacks, membership = survey(
         chunk, number=argument.number, sources=argument.sources, options=argument.options,
         faults=Faults(argument.on_internal_error, errors.append), rules=argument.rules,
-        surveyed=Surveyed(argument.earlier),
+        earlier=argument.earlier,
     )  # fmt: skip
     if errors:
         store.put(argument.unfinished, b"")
@@ -111,13 +111,13 @@ def survey(
     options: VolumeOptions,
     faults: Faults | None = None,
     rules: Sequence[Rule] = (),
-    surveyed: Surveyed | None = None,
+    earlier: Sequence[Earlier] = (),
 ) -> tuple[pa.Table, pa.Table]:
     """Find the stacks of every series of a chunk, split into parts where the options say so.
 
     The headers of multi-frame objects are read from ``sources``. ``faults`` counts the series that are left
     out because of an unforeseen exception. ``rules`` come before the shipped ones that work out what a series is.
-    ``surveyed`` knows series by the same options: those that are unchanged are not split and judged again.
+    ``earlier`` are chunks surveyed by the same options: series that are unchanged are not split and judged again.
 
     Returns
     -------
@@ -125,25 +125,44 @@ def survey(
         A table with schema STACKS, and one with schema MEMBERSHIP that has a row for each row of ``chunk``.
     """
     faults = faults or Faults()
+    uids = chunk["series_uid"].to_pylist()
+    series = series_of(uids)
+    kept = find_kept(earlier, chunk, series)
     rows: list[dict[str, Any]] = []
-    series_names: list[str] = []
+    order: list[int] = []
+    names: list[str] = []
     numbers: list[int] = []
-    for instances in _by_series(chunk):
-        uids = instances.column("sop_instance_uid").to_pylist()
-        name = instances["series_uid"][0].as_py() or f"\0{uids[0] or instances['path'][0].as_py()}"
-        try:
-            known = None if surveyed is None else surveyed.of(instances)
-            found, places = known or _surveyed(instances, name, sources, options)
-        except Exception as error:  # noqa: BLE001 - the case boundary
-            fault = fault_of_case(error, on_internal_error=faults.action)
-            if fault.reason == Reason.INTERNAL_ERROR:
-                faults.add([describe(error, "a series")])
-            found, places = _left_out(instances, name, sources, fault)
-        series_names.extend([name] * len(uids))
+    for held in series:
+        name = uids[held.start] or _nameless(chunk, held.start)
+        if held.start in kept.series:
+            of, places = kept.series[held.start]
+        else:
+            instances = chunk.slice(held.start, len(held))
+            try:
+                found, places = _surveyed(instances, name, sources, options)
+            except Exception as error:  # noqa: BLE001 - the case boundary
+                fault = fault_of_case(error, on_internal_error=faults.action)
+                if fault.reason == Reason.INTERNAL_ERROR:
+                    faults.add([describe(error, "a series")])
+                found, places = _left_out(instances, name, sources, fault)
+            rows.extend(found)
+            end = kept.stacks.num_rows + len(rows)
+            of = range(end - len(found), end)
+        order.extend(of)
+        names.extend([name] * len(held))
         numbers.extend(places)
-        rows.extend(row | {"chunk": number} for row in found)
-    membership = pa.table([pa.array(series_names, TEXT), pa.array(numbers, pa.int32())], schema=MEMBERSHIP)
-    return _with_types(pa.Table.from_pylist(rows, schema=STACKS), rules), membership
+    membership = pa.table([pa.array(names, TEXT), pa.array(numbers, pa.int32())], schema=MEMBERSHIP)
+    stacks = pa.concat_tables([kept.stacks, pa.Table.from_pylist(rows, schema=STACKS)]).take(
+        pa.array(order, pa.int64())
+    )
+    place = STACKS.get_field_index("chunk")
+    stacks = stacks.set_column(place, STACKS.field(place), pa.repeat(pa.scalar(number, pa.int32()), len(order)))
+    return _with_types(stacks.combine_chunks(), rules), membership
+
+
+def _nameless(chunk: pa.Table, row: int) -> str:
+    """Return the name of a series without a UID, which is one row."""
+    return f"\0{chunk['sop_instance_uid'][row].as_py() or chunk['path'][row].as_py()}"
 
 
 def _with_types(stacks: pa.Table, rules: Sequence[Rule]) -> pa.Table:
@@ -153,16 +172,6 @@ def _with_types(stacks: pa.Table, rules: Sequence[Rule]) -> pa.Table:
         place = stacks.schema.get_field_index(name)
         stacks = stacks.set_column(place, stacks.schema.field(place), found.column(name))
     return stacks
-
-
-def _by_series(chunk: pa.Table) -> Iterator[pa.Table]:
-    """Yield one table per series of a chunk, in order. A row without a series UID is a series of its own."""
-    names = chunk.column("series_uid").to_pylist()
-    start = 0
-    for row in range(1, len(names) + 1):
-        if row == len(names) or names[row] != names[start] or names[row] is None:
-            yield chunk.slice(start, row - start)
-            start = row
 
 
 def _surveyed(
