@@ -165,6 +165,21 @@ def _copies(found: Audit) -> set[str]:
     return {names[p] for pair in pairs if "P00" in pair for p in pair if p in names}
 
 
+def test_an_image_that_is_listed_in_two_splits(tmp_path: Path) -> None:
+    made = clean()
+    nnunet(tmp_path / "raw", made)
+    folds = [{"train": ["P00", "P01", "P02"], "val": ["P02", "P03"]}, {"train": ["P00"], "val": ["P01"]}]
+    (tmp_path / "raw" / "splits_final.json").write_text(json.dumps(folds))
+    found = audit(tmp_path / "raw", pixels="exact")
+    assert [f.persons for f in found.leaks if f.kind == "persons"] == [("P02",)]
+    assert {f.splits for f in found.leaks} == {("fold 0 train", "fold 0 validation")}
+    place = table(tmp_path / "data", made)
+    with place.open("a", newline="") as file:
+        csv.writer(file).writerow(["images/0.png", "P00", "test", "", "M"])
+    found = audit(place, pixels="exact")
+    assert [(f.kind, f.persons) for f in found.leaks] == [("persons", ("P00",)), ("equal_pixels", ("P00",))]
+
+
 def test_the_17_persons_of_a_published_set(corpus) -> None:
     found = audit(corpus("layouts") / "nih_cxr_png", pixels="off")
     assert (found.facts()["items"], found.facts()["persons"]) == (432, 129)

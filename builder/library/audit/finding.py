@@ -145,7 +145,7 @@ def audit(place: Path, *, person: str | None = None, pixels: str = "near", track
     divided = read_divided(place, person=person)
     volumes, unread = [], []
     groups = list(_volumes(divided.items)) if pixels != "off" else []
-    read: dict[str, Item] = {}
+    read: dict[tuple[Any, ...], Item] = {}
     headers: dict[str, Mapping[str, Any]] = {}
     for members in (track or _plain)(groups, len(groups)):
         try:
@@ -153,25 +153,33 @@ def audit(place: Path, *, person: str | None = None, pixels: str = "near", track
         except (BuilderError, OSError):
             unread += [member.name for member in members]
             continue
-        read |= {member.name: replace(member, person=item.person, study=item.study) for member in members}
+        read |= {_listing(member): replace(member, person=item.person, study=item.study) for member in members}
         headers[item.name] = {**header, **dict(zip(HEADER[-3:], voxels.shape, strict=True))}
         volumes.append(
             (
                 item,
                 pixel_digest(voxels),
                 take_print(
-                    voxels, key=item.name, person_key=item.person or item.name, modality=header.get("modality", "")
+                    voxels,
+                    key=repr(_listing(item)),
+                    person_key=item.person or item.name,
+                    modality=header.get("modality", ""),
                 ),
             )
         )
     unread += [i.name for i in divided.items if i.place is None and not i.text]
-    items = tuple(read.get(item.name, item) for item in divided.items)
+    items = tuple(read.get(_listing(item), item) for item in divided.items)
     divided = replace(divided, items=items)
     findings = [*_same(items, "persons"), *_same(items, "studies"), *_equal(volumes)]
     findings += _near(volumes) if pixels == "near" else []
     findings += _texts(items)
     bias = look_for_bias(items, headers)
     return Audit(str(place), divided, len(volumes), tuple(unread), tuple(findings), tuple(_balance(items)), bias)
+
+
+def _listing(item: Item) -> tuple[Any, ...]:
+    """Return what tells items apart: one image may be listed in several splits."""
+    return item.name, *sorted(item.splits.items())
 
 
 def _plain(items: Iterable[Any], total: int) -> Iterable[Any]:

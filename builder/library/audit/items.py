@@ -258,18 +258,21 @@ def _nnunet(place: Path, names: Mapping[str, Path]) -> Divided:
     folds = _json(document) if document is not None else []
     if not isinstance(folds, list) or not all(isinstance(fold, dict) for fold in folds):
         raise SpecError(f"{document}: found no list of folds, expected one of {{train: [...], val: [...]}} each")
-    of: dict[str, dict[str, str]] = {}
+    of: dict[str, list[tuple[str, str]]] = {}
     for number, fold in enumerate(folds):
         for key, cases in fold.items():
             for case in cases:
-                of.setdefault(case, {})[f"fold {number}"] = split_of(key)
+                of.setdefault(case, []).append((f"fold {number}", split_of(key)))
     items = []
     for name, path in names.items():
         top = name.split("/")[0]
         if top in ("imagesTr", "imagesTs") and _is_image(path):
             case = re.sub(r"_\d{4}$", "", _stem(path.name))
-            splits = of.get(case, {}) | {"": split_of(top)}
+            splits = {"": split_of(top)} | dict(of.get(case, ()))
             items.append(Item(name, splits, person=case, place=path))
+            # a case that a fold lists twice is an item for each of its splits
+            again = [(fold, split) for fold, split in of.get(case, ()) if splits[fold] != split]
+            items += [Item(name, {fold: split}, person=case, place=path) for fold, split in again]
     return Divided(f"nnU-Net, {len(folds)} folds" if folds else "nnU-Net", tuple(items), "the name of the case")
 
 
