@@ -11,7 +11,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 # Where Python is told to keep no bytecode, each of the thousand processes of the tests would compile its libraries anew: 4 s.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup servers demo test check wheels faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers test-radiomics withdrawals federation flower test-reader docs docs-all mutants bench-all bench-diff contours canaries deid-score release-score releases text-score text-released faces-score release-taken clean
+.PHONY: setup servers demo test check wheels faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers test-radiomics withdrawals federation flower patients test-reader docs docs-all mutants bench-all bench-diff contours canaries deid-score release-score releases text-score text-released faces-score release-taken clean
 
 setup: $(STAMP)
 
@@ -117,6 +117,16 @@ $(FLOWER)/.installed: examples/federated/requirements.txt
 
 flower: setup $(FLOWER)/.installed
 	BUILDER_FLOWER_PYTHON=$(abspath $(FLOWER))/bin/python $(BIN)/python -m pytest tests/federation/test_flower.py
+
+# Two sites find the patients of both by openmined-psi, in an environment of its own, because it pins another protobuf.
+PSI := .psi
+$(PSI)/.installed:
+	$(PYTHON) -m venv $(PSI)
+	$(PSI)/bin/python -m pip install --quiet --disable-pip-version-check openmined-psi==2.0.6
+	touch $@
+
+patients: setup $(PSI)/.installed
+	BUILDER_PSI_PYTHON=$(abspath $(PSI))/bin/python $(BIN)/python -m pytest tests/federation/test_patients.py
 
 # What needs libraries that do not fit beside the tests': nnU-Net, streaming, datasets and pybids read what is exported.
 PEERS := .peers

@@ -19,7 +19,9 @@ Key = Annotated[Path, typer.Option("--key", metavar="FILE", help="Private key, r
 Folder = Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder for what is written.")]
 Out = Annotated[Path, typer.Option("--to", metavar="FILE", help="File to write.")]
 Number = Annotated[int, typer.Option("--number", min=1, help="Greater than that of every earlier one.")]
-Shown = Annotated[Path, typer.Argument(metavar="FILE", help="A spec, offer, plan, receipt, marks or copies.")]
+Shown = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A spec, offer, plan, receipt, marks, copies, request or answer.")
+]
 
 
 @site.command("offer")
@@ -43,7 +45,9 @@ def site_show(path: Shown) -> None:
 
 @site.command("schema")
 def site_schema(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="spec, offer, plan, receipt, marks or copies.")],
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="spec, offer, plan, receipt, marks, copies, request or answer.")
+    ],
 ) -> None:
     """Print the JSON Schema of a kind of file, for programs of a site that check what leaves."""
     from builder.federation.documents import published_schemas
@@ -56,7 +60,7 @@ def site_schema(
 
 @site.command("approve")
 def site_approve(path: Shown, policy: PolicyFile, key: Key) -> None:
-    """Sign what this site made (an offer, a receipt, marks, copies), after a person has read it."""
+    """Sign what this site made (an offer, a receipt, a file for another site), after a person has read it."""
     from builder.run.federation import approve
 
     typer.echo(f"{path}: the {approve(path, policy, key)} is signed and may leave")
@@ -117,6 +121,58 @@ def site_compare(
         typer.echo(f"no numbers for the coordinator: {done.untold}")
     else:
         typer.echo(f"{done.place}: numbers for the coordinator; read and sign them, or keep them here")
+
+
+@site.command("ask")
+def site_ask(
+    other: Annotated[str, typer.Argument(metavar="SITE", help="The site to ask.")],
+    spec: SignedOption,
+    policy: PolicyFile,
+    to: Folder,
+    cluster: Cluster = "serial",
+    quiet: Quiet = False,
+) -> None:
+    """Write request.json: which persons of this site does another have as well? A policy must allow it."""
+    from builder.run.patients import ask_site
+    from builder.run.progress import open_progress
+
+    with continuing("nothing was asked"), open_progress(style(False, quiet)) as progress:
+        place = ask_site(spec, other, policy, to, cluster=cluster, progress=progress)
+    typer.echo(f"{place}: sign it with builder site approve, and give it to {other}")
+
+
+@site.command("answer")
+def site_answer(
+    request: Annotated[Path, typer.Argument(metavar="REQUEST", help="The approved request of another site.")],
+    spec: SignedOption,
+    policy: PolicyFile,
+    to: Folder,
+    cluster: Cluster = "serial",
+    quiet: Quiet = False,
+) -> None:
+    """Write answer.json to the request of another site; a policy must allow it."""
+    from builder.run.patients import answer_site
+    from builder.run.progress import open_progress
+
+    with continuing("nothing was answered"), open_progress(style(False, quiet)) as progress:
+        place = answer_site(spec, request, policy, to, cluster=cluster, progress=progress)
+    typer.echo(f"{place}: sign it with builder site approve, and give it to the site that asked")
+
+
+@site.command("matched")
+def site_matched(
+    answer: Annotated[Path, typer.Argument(metavar="ANSWER", help="The approved answer of another site.")],
+    spec: SignedOption,
+    policy: PolicyFile,
+) -> None:
+    """Say how many persons another site has as well and, where both policies tell which, deal them as it does."""
+    from builder.run.patients import match_answer
+
+    done = match_answer(spec, answer, policy)
+    size = "fewer identifiers than the policy's k" if done.size is None else counted(done.size, "identifier")
+    typer.echo(f"{done.site}: has {size} of this site as well")
+    if done.dealt is not None:
+        typer.echo(f"{counted(done.dealt, 'person')} dealt alike by the next offer and build, {done.left_out} left out")
 
 
 @federate.command("key")

@@ -21,14 +21,16 @@ FORMAT: Final = 2
 MOST_BYTES: Final = 4 << 20
 """No document is larger: it holds numbers that a person reads."""
 
-MOST_BYTES_OF_MARKS: Final = 256 << 20
-"""Marks hold about 10 kB for an image of 200 slices."""
+MOST_BYTES_OF_KEYED: Final = 256 << 20
+"""What holds keyed values and no numbers is larger: marks about 10 kB for an image of 200 slices."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Version = Digest | Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 PublicKey = Annotated[str, Field(pattern=r"^ed25519:[0-9a-f]{64}$")]
 Keyed = Annotated[str, Field(pattern=r"^[0-9a-hjkmnp-tv-z]{26}$")]
+Hexadecimal = Annotated[str, Field(pattern=r"^([0-9a-f]{2})*$")]
+Identifiers = Literal["issuer_and_patient_id", "patient_id_and_birth_date"]
 Text = Annotated[str, Field(max_length=400)]
 Count = Annotated[int, Field(ge=0, lt=1 << 53)]
 Hidden: TypeAlias = Count | None
@@ -193,8 +195,50 @@ class Copies(_Document):
     tables: list[Table]
 
 
-Document: TypeAlias = Spec | Offer | Plan | Receipt | Marks | Copies
-D = TypeVar("D", Spec, Offer, Plan, Receipt, Marks, Copies)
+class Request(_Document):
+    """The first message of a private set intersection: the identifiers of a site's persons, encrypted by its own key.
+
+    Parameters
+    ----------
+    to
+        The site that is asked.
+    identifiers
+        What is matched.
+    membership
+        Whether the asking site learns which of its persons the other has, or only how many.
+    check
+        Differs under another shared key.
+    persons
+        How many identifiers there are.
+    message
+        The library's message, as hexadecimal digits.
+    """
+
+    kind: Literal["request"] = "request"
+    site: Name
+    to: Name
+    spec: Digest
+    identifiers: Identifiers
+    membership: bool
+    check: Keyed
+    persons: Count
+    message: Hexadecimal
+
+
+class Answer(_Document):
+    """The second message: the request encrypted once more, and the answering site's own identifiers, encrypted."""
+
+    kind: Literal["answer"] = "answer"
+    site: Name
+    to: Name
+    request: Digest
+    membership: bool
+    setup: Hexadecimal
+    message: Hexadecimal
+
+
+Document: TypeAlias = Spec | Offer | Plan | Receipt | Marks | Copies | Request | Answer
+D = TypeVar("D", Spec, Offer, Plan, Receipt, Marks, Copies, Request, Answer)
 KINDS: Final[Mapping[str, type[Document]]] = {
     "spec": Spec,
     "offer": Offer,
@@ -202,6 +246,8 @@ KINDS: Final[Mapping[str, type[Document]]] = {
     "receipt": Receipt,
     "marks": Marks,
     "copies": Copies,
+    "request": Request,
+    "answer": Answer,
 }
 
 
@@ -278,7 +324,7 @@ def kind_of(data: bytes) -> str:
 
 
 def _facts(data: bytes, name: str, where: str) -> dict[str, Any]:
-    most = MOST_BYTES_OF_MARKS if name == "marks" else MOST_BYTES
+    most = MOST_BYTES_OF_KEYED if name in ("marks", "request", "answer") else MOST_BYTES
     if len(data) > most:
         raise LayoutError(f"{where}: found {counted(len(data), 'byte')}, expected at most {most:,}")
     try:

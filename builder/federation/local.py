@@ -123,7 +123,9 @@ def _faults(spec: DatasetSpec, policy: Policy) -> Iterator[str]:
     for block in sorted(spec.model_fields_set - allowed):
         yield f"found the block {block}, expected one that the policy allows"
     splits = spec.splits
-    for name in sorted({"previous", "fresh", "sequester", "trust_registry", "joint"} & splits.model_fields_set):
+    for name in sorted(
+        {"previous", "fresh", "sequester", "trust_registry", "joint", "alike"} & splits.model_fields_set
+    ):
         yield f"found splits.{name}, expected none: who was dealt stays where the site's registry has the person"
     document = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
     document["deid"].pop("patient_key", None)

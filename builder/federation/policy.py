@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from builder.errors import PrivacyError, SpecError
-from builder.federation.documents import Name, PublicKey
+from builder.federation.documents import Identifiers, Name, PublicKey
 from builder.federation.suppression import SMALLEST_K
 from builder.specfile import described
 from builder.specfile.positions import parse_yaml, plain
@@ -33,6 +33,35 @@ class Copying(BaseModel):
 
     sites: Annotated[tuple[Name, ...], Field(min_length=1)]
     key: str
+
+
+class Matching(BaseModel):
+    """With which sites persons are matched who may be patients of both.
+
+    Parameters
+    ----------
+    sites
+        Sites that may ask, and that are asked.
+    key
+        Where the key is that these sites share, and the coordinator does not have.
+    identifiers
+        What is matched: the PatientID with its issuer (persons without one are not matched), or with the birth date.
+    tell
+        What a site that asks may learn, and what this one asks for: how many persons, or also which.
+    python
+        The Python of an environment that has openmined-psi.
+    answers
+        Most requests of one site that are answered.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sites: Annotated[tuple[Name, ...], Field(min_length=1)]
+    key: str
+    identifiers: Identifiers
+    tell: Literal["sizes", "membership"] = "sizes"
+    python: str
+    answers: Annotated[int, Field(ge=1)] = 1
 
 
 class Policy(BaseModel):
@@ -72,6 +101,8 @@ class Policy(BaseModel):
         Where the site's own key of pseudonyms is. That of the spec is not used.
     copies
         With which sites marks of images are exchanged; with none where it is not stated.
+    patients
+        With which sites persons are matched; with none where it is not stated.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,6 +121,7 @@ class Policy(BaseModel):
     parameters: dict[str, str] = Field(default_factory=dict)
     patient_key: str = "${env:BUILDER_KEY}"
     copies: Copying | None = None
+    patients: Matching | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Policy":

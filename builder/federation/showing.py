@@ -5,7 +5,21 @@ from pathlib import Path
 from typing import Any
 
 from builder.errors import counted
-from builder.federation.documents import KINDS, Copies, Document, Marks, Offer, Plan, Receipt, Table, kind_of, read
+from builder.federation.documents import (
+    KINDS,
+    Answer,
+    Copies,
+    Document,
+    Marks,
+    Offer,
+    Plan,
+    Receipt,
+    Request,
+    Spec,
+    Table,
+    kind_of,
+    read,
+)
 
 
 def shown_file(path: Path) -> str:
@@ -49,18 +63,33 @@ def _lines(document: Document) -> Iterator[str]:
         yield from (f"  {site}: held out as {split}" for site, split in sorted(document.held_out.items()))
         yield from (f"  rule: {rule}" for rule in document.rules)
         yield from (f"  differs: {line}" for line in document.differences)
-    elif isinstance(document, Marks):
+    elif isinstance(document, Spec):
+        yield "  sites: " + ", ".join(sorted(document.sites))
+        yield from (f"  {line}" for line in document.spec.splitlines())
+    else:
+        yield from _lines_between(document)
+
+
+def _lines_between(document: Marks | Copies | Request | Answer) -> Iterator[str]:
+    """Yield what a file says that goes from site to site, or tells of them."""
+    if isinstance(document, Marks):
         planes = [len(volume.planes) for volume in document.volumes]
         yield f"  site {document.site}; to be compared by {', '.join(document.readers)}"
         yield f"  {counted(len(planes), 'image')} with {min(planes, default=0)} to {max(planes, default=0)} planes"
         yield "  of each image keyed digests of its pixels and planes, and keyed bands of a hash; no name"
-    elif isinstance(document, Copies):
+    elif isinstance(document, Request | Answer):
+        yield f"  from {document.site} to {document.to}"
+        learns = "which of its persons" if document.membership else "how many of its persons, and not which,"
+        asks = document.site if isinstance(document, Request) else document.to
+        yield f"  {asks} learns {learns} the other site has as well"
+        if isinstance(document, Request):
+            yield f"  {counted(document.persons, 'identifier')} ({document.identifiers}), encrypted"
+        else:
+            yield f"  to request {document.request}; all identifiers encrypted"
+    else:
         yield f"  site {document.site}; no number below {document.k} is shown"
         for table in document.tables:
             yield from _table(table)
-    else:
-        yield "  sites: " + ", ".join(sorted(document.sites))
-        yield from (f"  {line}" for line in document.spec.splitlines())
 
 
 def _table(table: Table) -> Iterator[str]:

@@ -17,6 +17,7 @@ from builder.federation.documents import (
     Marks,
     Plan,
     Receipt,
+    Request,
     Row,
     Spec,
     Table,
@@ -41,7 +42,7 @@ class Ledger:
     told
         Name of a table to what was told of it.
     seen
-        Specs, plans and marks of other sites that were accepted.
+        Specs, plans, marks and requests of other sites that were accepted.
     made
         Digest to kind of each document that this site made.
     receipts
@@ -104,9 +105,9 @@ class Ledger:
         """Return a copy of what was told."""
         return {name: list(entries) for name, entries in self.told.items()}
 
-    def accept(self, document: Spec | Plan | Marks, *, where: str) -> None:
+    def accept(self, document: Spec | Plan | Marks | Request, *, where: str) -> None:
         """Note what came from outside. Raises LayoutError for one that is older than another that was accepted."""
-        giver = document.site if isinstance(document, Marks) else ""
+        giver = document.site if isinstance(document, Marks | Request) else ""
         name = f"{document.kind} {document.federation} {giver}".rstrip()
         known = self.seen.get(name)
         own = {"sequence": document.sequence, "digest": digest(document)}

@@ -52,7 +52,7 @@ PRIVATE_RELEASE_FIELDS = ("crosswalk",)
 
 LOCATION_FIELDS = (
     "url", "aliases", "previous", "review", "transform_files", "leave_out", "decisions", "devices",
-    "face_decisions",
+    "face_decisions", "alike",
 )  # fmt: skip
 """Fields that say where something lies. The reference to the key says so too: a file's path is withheld, and neither
 path nor variable enters a fingerprint (a check value of the key itself does)."""

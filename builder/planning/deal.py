@@ -1,5 +1,6 @@
 """Assign persons of the cohort to splits. Join those who must stay together first, and keep earlier assignments."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +18,11 @@ from builder.planning.left_out import as_if_kept
 from builder.planning.rows import LabelState, included, rows_of
 from builder.spec import DatasetSpec
 from builder.split import Group, Registry, assign, assign_by_quotas, deal_elsewhere, folds, hold_out, with_homes
+from builder.split.alike import deal_alike, parse_alike
+from builder.split.options import Splits
 from builder.split.registry import pinned
 from builder.split.shortfalls import shortfalls
+from builder.storage import read_at
 
 JOINING_KEYS = ("frame_of_reference_key", "accession_key")
 """Two persons who share one of these are assigned together. Shared studies and PatientIDs already make one person."""
@@ -122,6 +126,7 @@ def _to_deal(
     missing = [c for c in dict.fromkeys((*strata, *held)) if c not in cohort.column_names]
     if missing:
         raise SpecError(f"splits: found the columns {missing}, expected columns of SERIES or of a clinical table")
+    kept = {*included(cohort)["person_key"].to_pylist()}
     cohort = as_if_kept(cohort)
     leader = _leaders(cohort, [*together, *persons.together])
     people = _people(cohort, strata, leader)
@@ -133,6 +138,9 @@ def _to_deal(
         places = _places(cohort, list(dict.fromkeys(held)), leader)
         previous = hold_out(places, spec.splits.hold_out, previous=previous)
     barred = {leader[person] for person in _barred(spec, cohort)}
+    if spec.splits.alike is not None:
+        drawn = parse_alike(read_alike(spec.splits.alike))
+        previous = deal_alike(groups, drawn, spec.splits, previous=previous, barred=barred, kept=kept)
     return people, groups, deal_elsewhere(people, barred, spec.splits, previous=previous)
 
 
@@ -145,6 +153,19 @@ def cannot(spec: DatasetSpec, cohort: pa.Table, splits: pa.Table) -> tuple[str, 
     held = [rule.split for rule in spec.splits.hold_out]
     people = _people(cohort, strata, everybody)
     return shortfalls(people, splits, ratios=spec.splits.ratios, strata=strata, also=held)
+
+
+def read_alike(url: str) -> bytes:
+    """Return the bytes of the file that ``splits.alike`` names. Raises SpecError."""
+    try:
+        return read_at(url)
+    except (FileNotFoundError, IsADirectoryError):
+        raise SpecError("splits.alike: found no file there, expected one that builder site matched wrote") from None
+
+
+def alike_lock(splits: Splits) -> Mapping[str, str]:
+    """Return what the lock of a version says of the file of ``splits.alike``; nothing without one."""
+    return {} if splits.alike is None else {"alike": hashlib.sha256(read_alike(splits.alike)).hexdigest()}
 
 
 def joined(groups: Iterable[Sequence[str]]) -> dict[str, str]:

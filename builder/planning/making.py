@@ -24,7 +24,7 @@ from builder.planning.choosing import choose_cases
 from builder.planning.clinical import read_clinical
 from builder.planning.clinical_times import true_ages
 from builder.planning.coverage import map_structures
-from builder.planning.deal import cannot, deal, shared_keys
+from builder.planning.deal import alike_lock, cannot, deal, shared_keys
 from builder.planning.inputs import PlanInputs
 from builder.planning.layouts import (
     count_formats,
@@ -99,7 +99,7 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
         annotations=table.select(INSTANCES.names),
         clinical=clinical.reports,
         shards=shards,
-        lock={**environment_lock(document), **absent.lock, **clinical.lock, **faces.lock},
+        lock={**environment_lock(document), **absent.lock, **alike_lock(spec.splits), **clinical.lock, **faces.lock},
         origins=origins,
         procedures=map_procedures(spec.catalog.playbook, cohort, inventory, private),
         structures=map_structures(spec.labels, pa.concat_tables([links, passed]), table, private),

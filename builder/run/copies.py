@@ -2,15 +2,12 @@
 
 import csv
 import io
-import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from os import environ
 from pathlib import Path
 
 from builder.copies import Print, parse_prints
-from builder.deid import resolve_key
 from builder.errors import LayoutError, PrivacyError, SpecError
 from builder.federation.documents import Plan, Spec
 from builder.federation.leaks import Match, copies
@@ -22,8 +19,7 @@ from builder.federation.told import Ledger
 from builder.model.keyed import Key
 from builder.model.layout import CURRENT, MANIFEST, parse_current, parse_manifest, version_path
 from builder.model.parquet import read_parquet
-from builder.planning.left_out import names_file, parse_names
-from builder.run.federation import LEFT_OUT, documents_of, keep_made
+from builder.run.federation import documents_of, keep_made, leave_out_too, secret_of, write_private
 from builder.run.pipeline import PRINTS
 from builder.run.places import private_store
 from builder.stages.shard import prints_path
@@ -118,8 +114,8 @@ class _Site:
         ledger = Ledger.open(policy.ledger)
         signed, joint = documents_of(spec, plan, policy, ledger)
         _, terms = local_spec(signed, policy, joint)
-        key = _secret(policy.patient_key, "policy: patient_key")
-        shared = _secret(options.key, "policy: copies.key")
+        key = secret_of(policy.patient_key, "policy: patient_key")
+        shared = secret_of(options.key, "policy: copies.key")
         if shared == key:
             raise SpecError(
                 "policy: found one secret as patient_key and copies.key, expected two: other sites would know this "
@@ -152,26 +148,10 @@ class _Site:
     def keep(self, matches: Sequence[Match]) -> tuple[Path, int]:
         """Write what was found, and who is left out, for their owner alone. Return the first file and the number."""
         home, name = Path(self.policy.ledger), self.documents[0].federation
-        found, names = (home.with_name(text.format(federation=name)) for text in (FOUND, LEFT_OUT))
+        found = home.with_name(FOUND.format(federation=name))
         text = io.StringIO()
         sheet = csv.DictWriter(text, Match.__annotations__, lineterminator="\n")
         sheet.writeheader()
         sheet.writerows(asdict(match) for match in matches)
-        _write_private(found, text.getvalue().encode())
-        before = parse_names(names.read_bytes(), str(names)) if names.exists() else frozenset()
-        left_out = before | to_leave_out(matches, self.policy.site)
-        if left_out:
-            _write_private(names, names_file(left_out))
-        return found, len(left_out)
-
-
-def _secret(reference: str, where: str) -> Key:
-    return resolve_key(reference, environ, read=lambda path: Path(path).read_bytes(), where=where)
-
-
-def _write_private(place: Path, data: bytes) -> None:
-    beside = place.with_name(place.name + ".new")
-    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    beside.replace(place)
+        write_private(found, text.getvalue().encode())
+        return found, leave_out_too(to_leave_out(matches, self.policy.site), self.policy, name)

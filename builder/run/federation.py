@@ -1,8 +1,9 @@
 """What a site does in a federation: plan and offer, approve, build under a joint plan, and write a receipt."""
 
 import json
+import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from os import environ
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -10,13 +11,28 @@ from typing import Any, TypeAlias
 from builder.deid import resolve_key
 from builder.errors import LayoutError, PrivacyError
 from builder.federation.coverage import covered
-from builder.federation.documents import Copies, Marks, Offer, Plan, Receipt, Spec, digest, kind_of, read, written
+from builder.federation.documents import (
+    KINDS,
+    Answer,
+    Copies,
+    Marks,
+    Offer,
+    Plan,
+    Receipt,
+    Request,
+    Spec,
+    digest,
+    kind_of,
+    read,
+    written,
+)
 from builder.federation.local import Terms, local_spec
 from builder.federation.offers import Newcomers, make_offer
 from builder.federation.policy import Policy, read_policy
 from builder.federation.receipts import Published, make_receipt
 from builder.federation.signing import load_key, read_signed, sign
 from builder.federation.told import Ledger
+from builder.model.keyed import Key
 from builder.model.layout import (
     COHORT,
     CURRENT,
@@ -33,14 +49,14 @@ from builder.planning.left_out import names_file, parse_names, read_left_out
 from builder.protocols import Progress
 from builder.report.flow import decided_finally
 from builder.run.clusters import load_cluster
-from builder.run.outcomes import Built
+from builder.run.outcomes import Built, Planned
 from builder.run.pipeline import ask, build, opened, plan_asked
 from builder.run.progress import SilentProgress
 from builder.spec import DatasetSpec
 from builder.stages.boundary import Faults, default_action
 from builder.storage import checkpoint, open_store
 
-Made: TypeAlias = Offer | Receipt | Marks | Copies
+Made: TypeAlias = Offer | Receipt | Marks | Copies | Request | Answer
 """What a site makes, and a person approves."""
 
 LOCAL_SPEC = "{federation}-spec.json"
@@ -48,6 +64,9 @@ LOCAL_SPEC = "{federation}-spec.json"
 
 LEFT_OUT = "{federation}-left-out.txt"
 """File beside the ledger: keyed names of persons whose images another site keeps."""
+
+ALIKE = "{federation}-alike.txt"
+"""File beside the ledger: keyed names of persons whom another site has as well, and the split of each at both."""
 
 BOTH_LEFT_OUT = "{federation}-leave-out.txt"
 """File beside the ledger: the names of ``LEFT_OUT``, and those of the file that the spec names."""
@@ -57,15 +76,12 @@ def offer(spec: Path, policy_file: Path, folder: Path, *, cluster: str, progress
     """Plan locally and write ``offer.json``, which nobody has approved yet. Return its path."""
     policy = read_policy(policy_file)
     ledger = Ledger.open(policy.ledger)
-    signed = read_signed(spec.read_bytes(), Spec, where=str(spec), pinned=_coordinator(policy))
+    signed = read_signed(spec.read_bytes(), Spec, where=str(spec), pinned=coordinator_of(policy))
     ledger.accept(signed, where=str(spec))
     _check_offers(ledger, policy)
     local, told = local_spec(signed, policy)
-    used = _used(local, policy)
-    asked = ask(local, policy.dataset, used)
-    with opened(load_cluster(cluster), None) as runner:
-        planned = plan_asked(asked, runner, progress or SilentProgress(), Faults(default_action(environ)))
-    plan = planned.plan
+    local = beside_others(local, policy, signed.federation)
+    plan = planned_here(local, policy, cluster=cluster, progress=progress).plan
     groups = [g for found in shared_keys(plan.cohort) for g in found.groups] if local.leaks.on_match == "merge" else ()
     people = newcomers(plan.spec, plan.cohort, plan.persons, together=groups, registry=plan.registry)
     names = covered(plan.spec.labels, plan.cohort, plan.links, plan.annotations)
@@ -76,11 +92,18 @@ def offer(spec: Path, policy_file: Path, folder: Path, *, cluster: str, progress
     return keep_made(made, ledger, folder / "offer.json")
 
 
+def planned_here(spec: DatasetSpec, policy: Policy, *, cluster: str, progress: Progress | None) -> Planned:
+    """Plan what this site would build."""
+    asked = ask(spec, policy.dataset, _used(spec, policy))
+    with opened(load_cluster(cluster), None) as runner:
+        return plan_asked(asked, runner, progress or SilentProgress(), Faults(default_action(environ)))
+
+
 def approve(document: Path, policy_file: Path, key: Path) -> str:
-    """Sign what this site made: an offer, a receipt, marks or numbers of copies. Return its kind."""
+    """Sign what this site made, be it an offer, a receipt or a file for another site. Return its kind."""
     policy = read_policy(policy_file)
     data = document.read_bytes()
-    kinds: Mapping[str, Any] = {"receipt": Receipt, "marks": Marks, "copies": Copies}
+    kinds: Mapping[str, Any] = {kind: KINDS[kind] for kind in ("receipt", "marks", "copies", "request", "answer")}
     made: Made = read(data, kinds.get(kind_of(data), Offer), where=str(document))[0]
     Ledger.open(policy.ledger).check_made(made, where=str(document))
     replace_file(document, written(made, sign(made, load_key(key))))
@@ -95,7 +118,7 @@ def build_joint(
     ledger = Ledger.open(policy.ledger)
     signed, joint = documents_of(spec, plan, policy, ledger)
     local, told = local_spec(signed, policy, joint)
-    local = without_copies(local, policy, signed.federation)
+    local = beside_others(local, policy, signed.federation)
     place = Path(policy.ledger).with_name(LOCAL_SPEC.format(federation=signed.federation))
     replace_file(place, _as_yaml(local))
     ledger.keep()
@@ -111,6 +134,15 @@ def receipt(plan: Path, spec: Path, policy_file: Path, folder: Path) -> Path:
     signed, joint = documents_of(spec, plan, policy, ledger)
     _, told = local_spec(signed, policy, joint)
     return _receipt((signed, joint), policy, told, ledger, folder)
+
+
+def beside_others(spec: DatasetSpec, policy: Policy, federation: str) -> DatasetSpec:
+    """Return the spec that leaves out whose images another site keeps, and deals persons of two sites alike."""
+    spec = without_copies(spec, policy, federation)
+    place = Path(policy.ledger).with_name(ALIKE.format(federation=federation))
+    if not place.exists():
+        return spec
+    return spec.model_copy(update={"splits": spec.splits.model_copy(update={"alike": str(place)})})
 
 
 def without_copies(spec: DatasetSpec, policy: Policy, federation: str) -> DatasetSpec:
@@ -135,8 +167,8 @@ def filled(location: str, policy: Policy) -> str:
 
 def documents_of(spec: Path, plan: Path, policy: Policy, ledger: Ledger) -> tuple[Spec, Plan]:
     """Return the coordinator's spec and plan, and note them. Raises LayoutError if they do not belong together."""
-    signed = read_signed(spec.read_bytes(), Spec, where=str(spec), pinned=_coordinator(policy))
-    joint = read_signed(plan.read_bytes(), Plan, where=str(plan), pinned=_coordinator(policy))
+    signed = read_signed(spec.read_bytes(), Spec, where=str(spec), pinned=coordinator_of(policy))
+    joint = read_signed(plan.read_bytes(), Plan, where=str(plan), pinned=coordinator_of(policy))
     if joint.spec != digest(signed):
         raise LayoutError(
             f"{plan}: found the plan of another spec, expected that of {spec}; ask the coordinator for the two files "
@@ -188,7 +220,22 @@ def _check_offers(ledger: Ledger, policy: Policy) -> None:
         )
 
 
-def _coordinator(policy: Policy) -> dict[str, str]:
+def secret_of(reference: str, where: str) -> Key:
+    """Return the secret that a policy refers to."""
+    return resolve_key(reference, environ, read=lambda path: Path(path).read_bytes(), where=where)
+
+
+def leave_out_too(persons: Collection[str], policy: Policy, federation: str) -> int:
+    """Note persons whom the next build leaves out. Return how many are noted in all."""
+    place = Path(policy.ledger).with_name(LEFT_OUT.format(federation=federation))
+    before = parse_names(place.read_bytes(), str(place)) if place.exists() else frozenset()
+    if persons:
+        write_private(place, names_file(before | {*persons}))
+    return len(before | {*persons})
+
+
+def coordinator_of(policy: Policy) -> dict[str, str]:
+    """Return whose specs and plans count."""
     return {policy.coordinator: "the coordinator"}
 
 
@@ -201,6 +248,15 @@ def _used(spec: DatasetSpec, policy: Policy) -> dict[str, str]:
 def _as_yaml(spec: DatasetSpec) -> bytes:
     """Return a spec as JSON, which is YAML; the order of splits and columns stays as it is, because it counts."""
     return json.dumps(spec.model_dump(mode="json", by_alias=True, exclude_unset=True), indent=1).encode() + b"\n"
+
+
+def write_private(place: Path, data: bytes) -> None:
+    """Write a file whole, or not at all, for its owner alone."""
+    beside = place.with_name(place.name + ".new")
+    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+    beside.replace(place)
 
 
 def replace_file(place: Path, data: bytes) -> None:

@@ -183,13 +183,16 @@ class Splits(BaseModel):
     """Column (site, vendor, collection) whose values are each left out once: ``exports/leave_one_out.json``."""
     joint: Joint | None = None
     """Quotas of a joint plan of several sites, which take the place of the ratios."""
+    alike: str | None = Field(default=None, min_length=1)
+    """File with keyed names of persons, each with a split that another site deals them to as well: one a line."""
 
     @model_serializer(mode="wrap")
     def _without_no_plan(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave ``joint`` out where there is none, so that specs of one site are written as they always were."""
+        """Leave out what only sites of a joint plan have, so that specs of one site are written as they always were."""
         written: dict[str, Any] = serialize(self)
-        if self.joint is None:
-            written.pop("joint", None)
+        for name in ("joint", "alike"):
+            if getattr(self, name) is None:
+                written.pop(name, None)
         return written
 
     @field_validator("ratios")

@@ -15,6 +15,7 @@ from builder.cli import app
 from builder.errors import BuilderError, LayoutError, PrivacyError, SpecError
 from builder.federation.documents import (
     KINDS,
+    Answer,
     Copies,
     Levels,
     Marks,
@@ -22,6 +23,7 @@ from builder.federation.documents import (
     Plan,
     Quota,
     Receipt,
+    Request,
     Row,
     Signature,
     Spec,
@@ -60,6 +62,9 @@ EXAMPLES = (
     ),
     Marks(**HEAD, site="north", plan=SHA, readers=["south"], check=KEYED,
           volumes=[Volume(exact=KEYED, planes=[KEYED], bands=[])]),
+    Request(**HEAD, site="north", to="south", spec=SHA, identifiers="issuer_and_patient_id", membership=False,
+            check=KEYED, persons=9, message="0a"),
+    Answer(**HEAD, site="south", to="north", request=SHA, membership=False, setup="00", message="ff"),
     Copies(**HEAD, site="north", plan=SHA, k=5, tables=[STRATA]),
 )  # fmt: skip
 
