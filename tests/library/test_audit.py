@@ -180,6 +180,15 @@ def test_an_image_that_is_listed_in_two_splits(tmp_path: Path) -> None:
     assert [(f.kind, f.persons) for f in found.leaks] == [("persons", ("P00",)), ("equal_pixels", ("P00",))]
 
 
+def test_two_chests_that_look_alike_are_no_copy(corpus, tmp_path: Path) -> None:
+    """The most alike of 8,256 pairs of thumbnails of two patients, one of them cropped."""
+    pictures = corpus("layouts") / "nih_cxr_png"
+    found = [min(pictures.rglob(f"{name}_*.png")) for name in ("00000043", "00000195")]
+    one, other = (np.asarray(Image.open(path).convert("L")) for path in found)
+    made = [Made("P1", "train", one), Made("P2", "test", other[6:58, 6:58]), Made("P3", "test", one[6:58, 6:58])]
+    assert [f.persons for f in audit(folders(tmp_path, made)).leaks] == [("P1", "P3")]
+
+
 def test_the_17_persons_of_a_published_set(corpus) -> None:
     found = audit(corpus("layouts") / "nih_cxr_png", pixels="off")
     assert (found.facts()["items"], found.facts()["persons"]) == (432, 129)

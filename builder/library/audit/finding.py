@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
-from builder.copies import Print, find_matches, pixel_digest, take_print
+from builder.copies import THRESHOLDS, Print, find_matches, pixel_digest, take_print
 from builder.copies.texts import TextOf, near_texts
 from builder.decode.format import pixel_format
 from builder.errors import BuilderError, counted
@@ -24,6 +24,8 @@ from builder.pages import template_environment
 
 KINDS = ("persons", "studies", "equal_pixels", "near_copies", "texts")
 MOST_SHOWN = 20
+PICTURE, PICTURE_THRESHOLD = "picture", 0.97
+"""Pictures without a header need this correlation: two chests reach 0.956, copies at least 0.987 (docs/audit.md)."""
 Track = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
@@ -155,18 +157,10 @@ def audit(place: Path, *, person: str | None = None, pixels: str = "near", track
             continue
         read |= {_listing(member): replace(member, person=item.person, study=item.study) for member in members}
         headers[item.name] = {**header, **dict(zip(HEADER[-3:], voxels.shape, strict=True))}
-        volumes.append(
-            (
-                item,
-                pixel_digest(voxels),
-                take_print(
-                    voxels,
-                    key=repr(_listing(item)),
-                    person_key=item.person or item.name,
-                    modality=header.get("modality", ""),
-                ),
-            )
-        )
+        modality = header.get("modality") or (PICTURE if len(voxels) == 1 else "")
+        person_key, key = item.person or item.name, repr(_listing(item))
+        taken = take_print(voxels, key=key, person_key=person_key, modality=modality)
+        volumes.append((item, pixel_digest(voxels), taken))
     unread += [i.name for i in divided.items if i.place is None and not i.text]
     items = tuple(read.get(_listing(item), item) for item in divided.items)
     divided = replace(divided, items=items)
@@ -227,7 +221,8 @@ def _equal(volumes: Sequence[tuple[Item, str, Print]]) -> Iterator[Finding]:
 def _near(volumes: Sequence[tuple[Item, str, Print]]) -> Iterator[Finding]:
     """Yield pairs of images of different persons that are copies of each other without being equal."""
     of = {taken.key: (item, digest) for item, digest, taken in volumes}
-    for match in find_matches([taken for *_, taken in volumes]):
+    thresholds = {**THRESHOLDS, PICTURE: PICTURE_THRESHOLD}
+    for match in find_matches([taken for *_, taken in volumes], thresholds=thresholds):
         (one, first), (other, second) = of[match.first], of[match.second]
         if first != second:
             yield _finding("near_copies", (one, other))
