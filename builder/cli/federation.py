@@ -211,12 +211,15 @@ def federate_plan(
     key: Key,
     to: Out,
     number: Number = 1,
+    fit: Annotated[
+        bool, typer.Option("--fit-spacing", help="Resample to the median spacing of all sites instead of the spec's.")
+    ] = False,
 ) -> None:
     """Make the joint plan of some offers: quotas for each site and stratum, and how the sites differ."""
     from builder.federation.coordinating import plan_offers
     from builder.federation.showing import shown
 
-    data, plan = plan_offers(spec, offers, key, sequence=number)
+    data, plan = plan_offers(spec, offers, key, sequence=number, fit=fit)
     to.write_bytes(data)
     typer.echo(shown(plan))
 

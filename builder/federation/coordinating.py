@@ -47,8 +47,10 @@ def sign_spec(
     return written(document, sign(document, load_key(key)))
 
 
-def plan_offers(spec: Path, offers: Sequence[Path], key: Path, *, sequence: int) -> tuple[bytes, Plan]:
-    """Return the signed joint plan of some offers, and the plan."""
+def plan_offers(
+    spec: Path, offers: Sequence[Path], key: Path, *, sequence: int, fit: bool = False
+) -> tuple[bytes, Plan]:
+    """Return the signed joint plan of some offers, and the plan; ``fit`` also fits the spacing on their histograms."""
     private = load_key(key)
     signed = read_signed(spec.read_bytes(), Spec, where=str(spec), pinned={public_of(private): "the coordinator"})
     pinned = {public: site for site, public in signed.sites.items()}
@@ -61,9 +63,8 @@ def plan_offers(spec: Path, offers: Sequence[Path], key: Path, *, sequence: int)
             raise LayoutError(f"{path}: found a second offer of {owner}, expected one of each site; name the newest")
         found[owner] = (str(path), offer)
     check_offers(signed, found)
-    plan = make_plan(
-        signed, {site: offer for site, (_, offer) in found.items()}, sequence=sequence, nonce=secrets.token_hex(16)
-    )
+    own = {site: offer for site, (_, offer) in found.items()}
+    plan = make_plan(signed, own, sequence=sequence, nonce=secrets.token_hex(16), fit=fit)
     return written(plan, sign(plan, private)), plan
 
 

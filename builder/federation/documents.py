@@ -32,6 +32,7 @@ Keyed = Annotated[str, Field(pattern=r"^[0-9a-hjkmnp-tv-z]{26}$")]
 Hexadecimal = Annotated[str, Field(pattern=r"^([0-9a-f]{2})*$")]
 Identifiers = Literal["issuer_and_patient_id", "patient_id_and_birth_date"]
 Text = Annotated[str, Field(max_length=400)]
+Millimetres = Annotated[float, Field(gt=0, le=1000)]
 Count = Annotated[int, Field(ge=0, lt=1 << 53)]
 Hidden: TypeAlias = Count | None
 """A count, or null where it is suppressed."""
@@ -108,7 +109,13 @@ class Quota(_Closed):
 
 
 class Plan(_Document):
-    """The joint plan: one rule for all sites, and a quota for each site and stratum."""
+    """The joint plan: one rule for all sites, and a quota for each site and stratum.
+
+    Parameters
+    ----------
+    spacing_mm
+        Fitted spacing along slice, row and column, which takes the place of the spec's; null where nothing was fitted.
+    """
 
     kind: Literal["plan"] = "plan"
     spec: Digest
@@ -120,6 +127,7 @@ class Plan(_Document):
     rules: list[Text]
     differences: list[Text]
     tables: list[Table]
+    spacing_mm: Annotated[list[Millimetres], Field(min_length=3, max_length=3)] | None = None
 
 
 class Receipt(_Document):

@@ -80,6 +80,24 @@ def quantile_of_known(histogram: Tally, edges: Sequence[float], q: float) -> Est
     return Estimate(float(edges[max(place - 1, 0)]), quantile(histogram, edges, q).high)
 
 
+def median_bands(histogram: Tally) -> tuple[int, int, int]:
+    """Return the first and last band in which the median person can lie, of two the lower one, and a likely one.
+
+    The last band also holds whoever has no value, who is in no median. In the likely band the median lies if numbers
+    that sites hide are at the middle of what they can be.
+    """
+    width = len(histogram.columns[0].levels)
+    order = np.arange(width, dtype=float)
+    without = _filled(histogram, np.append(-order[1:], 0.0))  # in the last band as many as can be
+    fewest = np.cumsum(np.roll(without, 1))
+    most = np.cumsum(_filled(histogram, order))
+    at = (histogram.total - 1) // 2
+    first, last = (int(np.searchsorted(counts, at, side="right")) for counts in (fewest, most))
+    middles = np.cumsum(np.sum(_ends(histogram), axis=0))
+    likely = int(np.searchsorted(middles, (middles[-1] - 1) // 2, side="right"))
+    return max(first - 1, 0), last, min(max(likely, first - 1, 0), last)
+
+
 def difference(one: Estimate, other: Estimate) -> Estimate:
     """Return a difference of two numbers."""
     return Estimate(one.low - other.high, one.high - other.low)

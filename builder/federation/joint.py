@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from builder.errors import LayoutError
 from builder.federation.documents import Levels, Offer, Plan, Quota, Row, Spec, Table, digest
+from builder.federation.fitting import fit_spacing
 from builder.federation.local import held_out
 from builder.federation.pooling import RULE, pool
 from builder.federation.quotas import quotas
@@ -11,8 +12,14 @@ from builder.federation.told import disclosed
 from builder.specfile import parse_spec
 
 
-def make_plan(signed: Spec, offers: Mapping[str, Offer], *, sequence: int, nonce: str) -> Plan:
-    """Return the joint plan of the sites that offered. Raises LayoutError if their tables do not fit."""
+def make_plan(signed: Spec, offers: Mapping[str, Offer], *, sequence: int, nonce: str, fit: bool = False) -> Plan:
+    """Return the joint plan of the sites that offered; ``fit`` also fits the spacing. Raises as ``fit_spacing`` does.
+
+    Raises
+    ------
+    LayoutError
+        If the tables of the sites do not fit to each other.
+    """
     spec = parse_spec(signed.spec.encode(), name="spec")
     out = {site: split for site, split in held_out(spec).items() if site in offers}
     told = {site: disclosed(offer.strata, offer.k) for site, offer in offers.items() if site not in out}
@@ -27,6 +34,7 @@ def make_plan(signed: Spec, offers: Mapping[str, Offer], *, sequence: int, nonce
         ]
         for site, rows in found.counts.items()
     }
+    spacing = fit_spacing(spec, offers) if fit else None
     return Plan(
         federation=signed.federation,
         sequence=sequence,
@@ -37,12 +45,17 @@ def make_plan(signed: Spec, offers: Mapping[str, Offer], *, sequence: int, nonce
         columns=[Levels(name=column.name, levels=list(column.levels)) for column in columns],
         quotas=shares,
         held_out=out,
-        rules=[RULE, "quotas bind newcomers; whom a site's registry knows keeps the split"],
+        rules=[
+            RULE,
+            "quotas bind newcomers; whom a site's registry knows keeps the split",
+            *(spacing.rules if spacing is not None else []),
+        ],
         differences=[
             *_differences(offers),
             *(f"{site}: too few persons to tell, dealt by the ratios" for site in pools.untold),
         ],
         tables=added({site: [offer.strata, *offer.tables] for site, offer in offers.items()}),
+        spacing_mm=None if spacing is None else spacing.mm,
     )
 
 

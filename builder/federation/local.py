@@ -1,7 +1,7 @@
 """The coordinator's spec as one site builds it: its own places, key and name, and no feature that it did not allow."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,8 +48,18 @@ def local_spec(signed: Spec, policy: Policy, plan: Plan | None = None) -> tuple[
         joint = Joint(columns={column.name: tuple(column.levels) for column in plan.columns}, quotas=shares)
         splits["joint"] = joint.model_dump(mode="json")
     document["splits"] = splits
+    if plan is not None and plan.spacing_mm is not None:
+        document["transforms"] = [_respaced(step, plan.spacing_mm) for step in document.get("transforms", ())]
     local = DatasetSpec.model_validate(document)
     return local, _terms(local, policy)
+
+
+def _respaced(step: dict[str, Any], spacing_mm: Sequence[float]) -> dict[str, Any]:
+    """Return a step that resamples to the fitted spacing, where it resamples at all; null keeps an axis."""
+    if step["kind"] != "resample":
+        return step
+    axes = zip(step["spacing_mm"], spacing_mm, strict=True)
+    return {**step, "spacing_mm": [None if own is None else fitted for own, fitted in axes]}
 
 
 def held_out(spec: DatasetSpec) -> dict[str, str]:

@@ -110,7 +110,8 @@ class Planned:
             _identity_line(facts["persons"]),
             *(f"  persons: {line}" for line in facts["persons_in_doubt"]),
             *([f"  {plan.anonymity.line(plan.spec.deid.anonymity.k)}"] if (plan := self.plan).anonymity else []),
-            "  licences: " + ", ".join(f"{name} {count}" for name, count in facts["licenses"].items()),
+            "  licences of series and tables: "
+            + ", ".join(f"{name} {count}" for name, count in facts["licenses"].items()),
             *_procedure_lines(facts["procedures"]),
             *_structure_lines(facts["structures"]),
             f"  {counted(facts['shards'], 'shard')} ({counted(there, 'is', 'are')} there already), "
