@@ -1,12 +1,12 @@
 """How well one image under two names is told from two images: false alarms over all pairs, planted copies found.
 
-    python benchmarks/leakage.py CORPUS [--most 60]
+    python benchmarks/leakage.py CORPUS [--most 60] [--between-sites]
 
 Takes every volume in the folders of CORPUS (unpacked), persons being PatientIDs where ``--persons`` names the folder
 and folders elsewhere (test sets of several authors often share one PatientID). Prints all pairs of different persons
 from 0.6 upwards, so that thresholds can be chosen; then the share of planted copies found at the thresholds in use,
 by kind and modality, and how near the copies of a kind came to a volume they are no copies of. Seconds are of the
-processor.
+processor. With ``--between-sites`` the same is measured of the keyed marks by which two sites compare their images.
 """
 
 import argparse
@@ -26,11 +26,13 @@ from scipy import ndimage
 
 from builder.copies import Match, Print, find_matches, take_print
 from builder.errors import CaseError
+from builder.federation.leaks import copies, marks
 from builder.imaging.parse import parse_instance
 from builder.imaging.stacks.axes import stacks_for
 from builder.imaging.stacks.options import admit
 from builder.imaging.volume import assemble
 from builder.library.volumes import KEEP_ALL
+from builder.model.keyed import Key
 from builder.planning.duplicates import find_duplicates, with_verdicts
 from builder.protocols import Entry, Source
 from builder.sources.folder import Folder
@@ -55,12 +57,16 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--persons", nargs="*", default=["sts_cohort"])
     parser.add_argument("--most", type=int, default=60)
+    parser.add_argument("--between-sites", action="store_true")
     given = parser.parse_args()
     volumes = list(held_in(given.corpus, given.persons))
     start = time.process_time()
     prints = [take_print(v.voxels, key=v.name, person_key=v.person, modality=v.modality) for v in volumes]
     size = sum(v.voxels.nbytes for v in volumes) / 1e6
     print(f"{len(prints)} volumes, {size:.0f} MB: prints taken in {time.process_time() - start:.1f} s")
+    if given.between_sites:
+        compare_sites(volumes, prints, given.most)
+        return
     find_matches(prints[:10])  # what is compiled is compiled, or loaded
     for most in sorted({min(100, len(prints)), len(prints)}):
         start = time.process_time()
@@ -117,18 +123,13 @@ def plant(volumes: list[Held], prints: list[Print], most: int) -> None:
 
     Another volume is one of another person, of whom no volume shows an image of the original's person by itself.
     """
-    thick = [i for i, v in enumerate(volumes) if v.voxels.shape[1] >= 8 and np.ptp(v.voxels[0]) > 0]
-    chosen = [thick[i] for i in sorted({round(k * (len(thick) - 1) / max(1, most - 1)) for k in range(most)})]
+    chosen = chosen_of(volumes, most)
     person = {v.name: v.person for v in volumes} | {f"copy {i}": volumes[i].person for i in chosen}
     alike = [{person[name] for name in pair} for pair in pairs_of(find_matches(prints))]
     for kind, copy in COPIES.items():
-        copies = []
-        for i in chosen:
-            planted = copy(np.asarray(volumes[i].voxels[0]), np.random.default_rng(i))
-            taken = take_print(planted, key=f"copy {i}", person_key=f"copy {i}", modality=volumes[i].modality)
-            copies.append(taken)
-        pairs = pairs_of(find_matches([*prints, *copies]))
-        near = pairs_of(find_matches([*prints, *copies], threshold=0.75, thresholds={}))
+        made = [planted(volumes[i], i, copy) for i in chosen]
+        pairs = pairs_of(find_matches([*prints, *made]))
+        near = pairs_of(find_matches([*prints, *made], threshold=0.75, thresholds={}))
         others = {
             pair: near[pair] for pair in near
             if any(name.startswith("copy ") for name in pair)
@@ -142,6 +143,36 @@ def plant(volumes: list[Held], prints: list[Print], most: int) -> None:
         print(f"{kind}: {len(chosen) - len(missed)}/{len(chosen)} ({shares}); not {[volumes[i].name for i in missed]}; "
               f"{sum(pair in pairs for pair in others)} taken for another volume, nearest "
               f"{max(((c, *sorted(p)) for p, c in others.items()), default=None)}", flush=True)  # fmt: skip
+
+
+def compare_sites(volumes: list[Held], prints: list[Print], most: int) -> None:
+    """Planted copies at another site that marks find, and pairs of persons that only they take for one image."""
+    chosen, key = chosen_of(volumes, most), Key(b"shared by the sites alone")
+    person = {v.name: v.person for v in volumes}
+    alike = [{person[name] for name in pair} for pair in pairs_of(find_matches(prints))]
+    found = copies(prints, "other", [marks(p, key) for p in prints], key)
+    pairs = {frozenset((m.own, volumes[m.number - 1].name)) for m in found}
+    apart = [pair for pair in pairs if len({person[name] for name in pair}) == 2]
+    wrong = [sorted(pair) for pair in apart if {person[name] for name in pair} not in alike]
+    print(f"{len(apart)} pairs of different persons share marks, {len(wrong)} of them no copies: {wrong}")
+    count_pairs(volumes)
+    for kind, copy in COPIES.items():
+        given = [marks(planted(volumes[i], i, copy), key) for i in chosen]
+        matches = copies([prints[i] for i in chosen], "other", given, key)
+        right = sum(m.own == volumes[chosen[m.number - 1]].name for m in matches)
+        print(f"{kind}: {right}/{len(chosen)}", flush=True)
+
+
+def chosen_of(volumes: list[Held], most: int) -> list[int]:
+    """Return the numbers of some volumes that are more than a few rows and not constant."""
+    thick = [i for i, v in enumerate(volumes) if v.voxels.shape[1] >= 8 and np.ptp(v.voxels[0]) > 0]
+    return [thick[i] for i in sorted({round(k * (len(thick) - 1) / max(1, most - 1)) for k in range(most)})]
+
+
+def planted(volume: Held, number: int, copy: Callable[[Voxels, np.random.Generator], Voxels]) -> Print:
+    """Return the print of a copy."""
+    voxels = copy(np.asarray(volume.voxels[0]), np.random.default_rng(number))
+    return take_print(voxels, key=f"copy {number}", person_key=f"copy {number}", modality=volume.modality)
 
 
 def pairs_of(matches: tuple[Match, ...]) -> dict[frozenset[str], float]:

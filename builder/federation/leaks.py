@@ -26,8 +26,8 @@ BITS: Final = 20
 BANDS: Final = 64
 """Bands of a volume."""
 
-SHARED: Final = 2
-"""Fewest bands that near copies share."""
+SHARED: Final = 8
+"""Fewest bands that near copies share. Heads of two persons share up to six: with fewer, persons would be left out."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,16 @@ class Match:
     bands: int
 
 
-def marks(volume: Print, key: Key) -> Volume:
-    """Return what may be given away of an image to sites that have the same key."""
+def marks(volume: Print, key: Key, *, near: bool = True) -> Volume:
+    """Return what may be given away of an image to sites that have the same key; bands only if near copies count."""
     planes = sorted(key.names("plane", map(str, volume.planes)))
-    bands = list(_bands(plain_hash(volume.small), key))
+    bands = list(_bands(plain_hash(volume.small), key)) if near else []
     return Volume(exact=key.name("exact", volume.digest), planes=planes, bands=bands)
 
 
-def all_marks(volumes: Iterable[Print], key: Key) -> list[Volume]:
+def all_marks(volumes: Iterable[Print], key: Key, *, near: bool) -> list[Volume]:
     """Return the marks of all images, in an order that says nothing of where each comes from."""
-    return sorted((marks(v, key) for v in volumes), key=lambda m: (m.exact, m.planes, m.bands))
+    return sorted((marks(v, key, near=near) for v in volumes), key=lambda m: (m.exact, m.planes, m.bands))
 
 
 def key_check(key: Key) -> str:

@@ -88,6 +88,8 @@ class Terms:
         Quantity of each structure that the spec declares to the column of the index that holds its volume.
     structures
         How many structures the labels declare that take ROIs or segments by their names.
+    near
+        Whether near copies of images count, and not equal pixels alone.
     """
 
     question: str
@@ -97,6 +99,7 @@ class Terms:
     outcomes: tuple[str, ...] = ()
     sizes: Mapping[str, str] = field(default_factory=dict)
     structures: int = 0
+    near: bool = True
 
 
 def _terms(spec: DatasetSpec, policy: Policy) -> Terms:
@@ -116,6 +119,7 @@ def _terms(spec: DatasetSpec, policy: Policy) -> Terms:
             for part in reader.declared
         },
         structures(spec.labels),
+        spec.leaks.pixels == "near",
     )
 
 

@@ -52,7 +52,7 @@ def make_marks(
         plan=digest(plan),
         readers=sorted({*options.sites} - {policy.site}),
         check=key_check(key),
-        volumes=all_marks(volumes, key),
+        volumes=all_marks(volumes, key, near=terms.near),
     )
 
 

@@ -66,6 +66,13 @@ def test_marks_hold_no_print(own):
     assert not set(made.bands) & set(marks(own[0], OTHER).bands)
 
 
+def test_near_copies_are_found_only_where_they_count(own):
+    near, exact = (marks(take_print(noisy(body(0), 9), key="", person_key="x"), KEY, near=n) for n in (True, False))
+    assert [m.own for m in copies(own, "north", [near], KEY)] == ["own0"]
+    assert exact.bands == []
+    assert copies(own, "north", [exact], KEY) == []
+
+
 def test_a_volume_without_structure_is_no_copy_of_another():
     flat = [take_print(np.full((8, 8, 8), n, np.int16), key=f"flat{n}", person_key="p") for n in range(2)]
     assert marks(flat[0], KEY).bands == []
