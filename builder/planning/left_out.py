@@ -83,9 +83,9 @@ def names_file(names: Iterable[str]) -> bytes:
 
 
 def without_names(data: bytes, names: Collection[str]) -> bytes:
-    """Return the bytes of such a file without the lines of some names; comments and other lines stay."""
+    """Return the bytes of such a file without the lines that begin with some names; comments and other lines stay."""
     lines = data.decode(errors="surrogateescape").splitlines(keepends=True)
-    kept = (line for line in lines if line.partition("#")[0].strip() not in names)
+    kept = (line for line in lines if line.partition("#")[0].strip().partition(" ")[0] not in names)
     return "".join(kept).encode(errors="surrogateescape")
 
 

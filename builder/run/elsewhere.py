@@ -35,6 +35,9 @@ from builder.stages.shard import read_file
 from builder.storage import LocalStore, Store, checkpoint, open_beside, open_store, read_at
 
 OPTION = "--also"
+COMPARED = ("own", "person_key", "site")
+"""Columns of the table in which a site lists the images that other sites have as well."""
+
 _CACHED = re.compile(r"(?:.*/)?([0-9a-f]{2})/(\1[0-9a-f]{62})")
 """Objects in the cache of a reader, which are called by their SHA-256."""
 
@@ -133,7 +136,7 @@ def _beside(stores: Sequence[Store]) -> Iterator[Place]:
 
 def _in_spec(spec: DatasetSpec) -> Iterator[Place]:
     """Yield the files that the spec names, which people wrote about the dataset's cases."""
-    named = [("cohort.leave_out", spec.cohort.leave_out, Kind.NAMES)]
+    named = [("cohort.leave_out", spec.cohort.leave_out, Kind.NAMES), ("splits.alike", spec.splits.alike, Kind.NAMES)]
     named += [(f"labels.{name}.review", reader.review, Kind.TABLE) for name, reader in sorted(spec.labels.items())]
     named.append(("release.decisions", spec.release.decisions, Kind.TABLE))
     for told, url, kind in named:
@@ -175,7 +178,8 @@ def _kind_of_file(data: bytes) -> Kind:
     except SpecError:
         pass
     heads = set(next(iter(_rows(data)), ()))
-    return Kind.TABLE if heads >= set(REVIEWED[:4]) or heads >= set(DECIDED) else Kind.FILE
+    known = ({*REVIEWED[:4]}, {*DECIDED}, {*COMPARED})
+    return Kind.TABLE if any(heads >= columns for columns in known) else Kind.FILE
 
 
 def take_out_lines(places: Sequence[Place], names: Collection[str]) -> None:

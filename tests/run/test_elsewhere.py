@@ -31,10 +31,11 @@ def test_a_place_is_what_it_holds(tmp_path: Path, spec: DatasetSpec) -> None:
     (tmp_path / "recording" / "recording.json").write_bytes(b"{}")
     (tmp_path / "marks.txt").write_bytes(names_file([GONE]))
     (tmp_path / "review.csv").write_text("case_key,finding,value,correct,text\n")
+    (tmp_path / "copies.csv").write_text("own,person_key,site,number,exact,planes,bands\n")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\xff")
-    names = ("cache", "export", "recording", "marks.txt", "review.csv", "picture.png")
+    names = ("cache", "export", "recording", "marks.txt", "review.csv", "copies.csv", "picture.png")
     found, _ = find_places([dataset], LocalStore(tmp_path / "private"), spec, [str(tmp_path / n) for n in names])
-    kinds = [Kind.FOLDER, Kind.EXPORT, Kind.RECORDING, Kind.NAMES, Kind.TABLE, Kind.FILE]
+    kinds = [Kind.FOLDER, Kind.EXPORT, Kind.RECORDING, Kind.NAMES, Kind.TABLE, Kind.TABLE, Kind.FILE]
     assert [place.kind for place in found] == kinds
     assert not [place for place in found if str(tmp_path) in place.told]  # the certificate is shared
     for wrong, said in ((tmp_path / "nowhere", "nothing at"), (tmp_path / "dataset" / "data", "the dataset itself")):
@@ -43,16 +44,18 @@ def test_a_place_is_what_it_holds(tmp_path: Path, spec: DatasetSpec) -> None:
 
 
 def test_what_is_known_without_being_named(tmp_path: Path, spec: DatasetSpec) -> None:
-    for name in ("dataset.leave-out.txt", "marks.txt", "decisions.csv"):
+    for name in ("dataset.leave-out.txt", "marks.txt", "alike.txt", "decisions.csv"):
         (tmp_path / name).write_bytes(b"\n")
     (tmp_path / "dataset.uses").mkdir()
     (tmp_path / "dataset.uses" / "1.json").write_bytes(b"{}")
     stated = replace_in(spec, leave_out=str(tmp_path / "marks.txt"), decisions=str(tmp_path / "decisions.csv"))
+    stated = stated.model_copy(update={"splits": spec.splits.model_copy(update={"alike": str(tmp_path / "alike.txt")})})
     found, others = find_places([LocalStore(tmp_path / "dataset")], LocalStore(tmp_path / "private"), stated, ())
     assert [(Path(place.url).name, place.kind) for place in found] == [
         ("dataset.leave-out.txt", Kind.NAMES),
         ("dataset.uses", Kind.FOLDER),
         ("marks.txt", Kind.NAMES),
+        ("alike.txt", Kind.NAMES),
         ("decisions.csv", Kind.TABLE),
     ]
     assert any("exports" in text for text in others)
@@ -66,13 +69,13 @@ def replace_in(spec: DatasetSpec, *, leave_out: str, decisions: str) -> DatasetS
 
 def test_only_lines_of_the_person_go(tmp_path: Path) -> None:
     marks, table = tmp_path / "marks.txt", tmp_path / "table.csv"
-    marks.write_text(f"# looked at in May\n{GONE}  # twice the same\n{STAYS}\n")
+    marks.write_text(f"# looked at in May\n{GONE}  # twice the same\n{STAYS}\n{GONE} train\n{STAYS} test\n")
     table.write_bytes(f'case_key,finding,text\r\n{GONE},mass,"a\nb"\r\n{STAYS},mass,"c, d"\r\n'.encode())
     table.chmod(0o600)
     places = [Place(str(marks), Kind.NAMES, "marks"), Place(str(table), Kind.TABLE, "table")]
     assert [found for _, found in search_places(places, Needles(names=frozenset({GONE})))] == [1, 1]
     take_out_lines(places, {GONE})
-    assert marks.read_text() == f"# looked at in May\n{STAYS}\n"
+    assert marks.read_text() == f"# looked at in May\n{STAYS}\n{STAYS} test\n"
     assert table.read_bytes() == f'case_key,finding,text\r\n{STAYS},mass,"c, d"\r\n'.encode()
     assert table.stat().st_mode & 0o777 == 0o600
     assert [found for _, found in search_places(places, Needles(names=frozenset({GONE})))] == [0, 0]
