@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.errors import LayoutError, MissingExtra, PrivacyError, SpecError
-from builder.federation.documents import D, Document, Signature, read, signed_bytes
+from builder.federation.documents import D, Document, Signature, read, signed_bytes, with_article
 from builder.model.layout import CURRENT
 
 if TYPE_CHECKING:
@@ -137,8 +137,8 @@ def read_signed(data: bytes, kind: type[D], *, where: str, pinned: Mapping[str, 
         public.verify(bytes.fromhex(signature.value), signed_bytes(document))
     except (InvalidSignature, ValueError):
         raise LayoutError(
-            f"{where}: found a {name} that was changed after {pinned[signature.key]} signed it, expected what was "
-            "signed; ask for the file again"
+            f"{where}: found {with_article(name)} that was changed after {pinned[signature.key]} signed it, expected "
+            "what was signed; ask for the file again"
         ) from None
     return document
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 
 from builder.errors import LayoutError, PrivacyError, SpecError
-from builder.federation.documents import Request, Spec, digest, read, written
+from builder.federation.documents import Answer, Request, Spec, digest, read, written
 from builder.federation.local import local_spec
-from builder.federation.patients import count_answer, drawn_for, elements_of, key_check, read_request
+from builder.federation.patients import count_answer, drawn_for, elements_of, key_check, read_answer, read_request
 from builder.federation.policy import Matching, Policy, read_policy
 from builder.federation.signing import load_key, make_key, sign
 from builder.federation.told import Ledger
@@ -138,6 +138,60 @@ def test_a_request_that_the_policy_does_not_allow_is_refused(asked, what):
     assert asked().persons == 40
     with pytest.raises(error, match=words):
         asked(**options)
+
+
+def answer_of(spec: Spec, **changes: Any) -> Answer:
+    stated = {"site": "south", "to": "north", "request": "a" * 64, "membership": False, "setup": "00", "message": "00"}
+    return Answer(**{**HEAD, **stated, **changes})
+
+
+@pytest.mark.parametrize("what", ["request", "answer"])
+def test_files_that_are_not_as_a_known_site_signed_them_are_refused(tmp_path, what):
+    south, stranger = (make_key(tmp_path / f"{name}.key") for name in ("south", "stranger"))
+    spec = Spec(**HEAD, spec="name: joint-lesions\n", columns={}, sites={"south": south, "north": stranger})
+    policy = Policy(site="north", coordinator=south, dataset="/data", k=5, patients=OPTIONS)
+    request = Request(
+        **HEAD, site="south", to="north", spec=digest(spec), identifiers="issuer_and_patient_id", membership=False,
+        check=key_check(SHARED), persons=40, message="00",
+    )  # fmt: skip
+    made = request if what == "request" else answer_of(spec)
+
+    def opened(data: bytes):
+        if what == "request":
+            return read_request(data, spec, policy, SHARED, where="file")
+        return read_answer(data, spec, policy, where="file")
+
+    good = written(made, sign(made, load_key(tmp_path / "south.key")))
+    assert opened(good) == made
+    with pytest.raises(LayoutError, match="changed after south signed it"):
+        opened(good.replace(b'"message": "00"', b'"message": "01"'))
+    with pytest.raises(PrivacyError, match="expected the key of south"):
+        opened(written(made, sign(made, load_key(tmp_path / "stranger.key"))))
+    with pytest.raises(PrivacyError, match="without a signature, expected that of south"):
+        opened(written(made))
+
+
+def test_an_answer_counts_only_for_the_newest_request_of_the_site_it_is_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("BUILDER_KEY", KEY)
+    monkeypatch.setenv("BUILDER_SHARED", KEY[::-1])
+    coordinator, south = (make_key(tmp_path / f"{name}.key") for name in ("coordinator", "south"))
+    spec = Spec(**HEAD, spec="name: joint-lesions\n", columns={}, sites={"south": south, "north": coordinator})
+    (tmp_path / "spec.json").write_bytes(written(spec, sign(spec, load_key(tmp_path / "coordinator.key"))))
+    (tmp_path / "policy.yaml").write_text(
+        f"site: north\ncoordinator: {coordinator}\nk: 5\ndataset: {tmp_path / 'dataset'}\n"
+        "patients: {sites: [south], key: '${env:BUILDER_SHARED}', python: none, identifiers: issuer_and_patient_id}\n"
+    )
+
+    def given(**changes: Any) -> Path:
+        made = answer_of(spec, **changes)
+        path = tmp_path / "answer.json"
+        path.write_bytes(written(made, sign(made, load_key(tmp_path / "south.key"))))
+        return path
+
+    with pytest.raises(LayoutError, match="found the answer to another request"):
+        match_answer(tmp_path / "spec.json", given(), tmp_path / "policy.yaml")
+    with pytest.raises(LayoutError, match="found an answer to west, expected one to north"):
+        match_answer(tmp_path / "spec.json", given(to="west"), tmp_path / "policy.yaml")
 
 
 def test_a_site_is_answered_as_often_as_the_policy_says(asked, tmp_path):
