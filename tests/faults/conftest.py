@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults import counts
 from tests.faults.archive import write_archive, write_spec
-from tests.faults.builds import INNOCENTS, Case, Poller, Server, leftovers, open_server, tree
+from tests.faults.builds import INNOCENTS, PERSONS, Case, Poller, Server, leftovers, open_server, tree
 
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
@@ -34,8 +34,12 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], obje
 
 @pytest.fixture(scope="session")
 def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The spec of the small archive: 10 cases in some 5 shards."""
-    made = once(tmp_path_factory, "small", lambda at: write_spec(at / "spec.yaml", write_archive(at / "archive")))
+    """The spec of the small archive: 10 cases in some 5 shards, unless ``make withdrawals`` asks for more."""
+    made = once(
+        tmp_path_factory,
+        "small",
+        lambda at: write_spec(at / "spec.yaml", write_archive(at / "archive", persons=PERSONS)),
+    )
     return made / "spec.yaml"
 
 
