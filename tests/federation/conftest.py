@@ -1,9 +1,13 @@
 """Three hospitals with the archives of three vendors, in folders of their own, and a coordinator."""
 
+import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from builder.federation.coordinating import plan_offers, sign_spec
@@ -107,3 +111,18 @@ def moved(three: Three, site: str, to: Path) -> Path:
     policy = to / "policy.yaml"
     policy.write_text(policy.read_text().replace(f"dataset: {three.at(site)}/", f"dataset: {to}/"))
     return policy
+
+
+def document(path: Path) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(path.read_text())["document"]
+    return made
+
+
+def published(dataset: Path, name: str):
+    version = (dataset / "CURRENT").read_text().strip()
+    return pq.read_table(dataset / "versions" / version / name)
+
+
+def splits(dataset: Path) -> Mapping[str, str]:
+    table = published(dataset, "splits.parquet")
+    return dict(zip(table["person_key"].to_pylist(), table["split"].to_pylist(), strict=True))

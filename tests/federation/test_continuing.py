@@ -1,15 +1,12 @@
 """A site that is killed continues, one that lets a person go tells of nobody, and one that leaves moves nobody."""
 
-import json
 import os
 import shutil
 import signal
 import subprocess
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from builder.federation.coordinating import merge_receipts, plan_offers
@@ -18,27 +15,12 @@ from builder.run.federation import approve, build_joint, receipt
 from builder.run.withdraw import withdraw
 from builder.run.withdrawals import Policy
 from tests.endtoend.trees import KEY, command, environment, tree
-from tests.federation.conftest import SITES, Three, moved
+from tests.federation.conftest import SITES, Three, document, moved, splits
 
 if not os.environ.get("BUILDER_FEDERATION"):
     pytest.skip("make federation builds at three sites, which takes minutes", allow_module_level=True)
 
 NORTH = "north"
-
-
-def document(path: Path) -> dict[str, Any]:
-    made: dict[str, Any] = json.loads(path.read_text())["document"]
-    return made
-
-
-def published(dataset: Path, name: str):
-    version = (dataset / "CURRENT").read_text().strip()
-    return pq.read_table(dataset / "versions" / version / name)
-
-
-def splits(dataset: Path) -> Mapping[str, str]:
-    table = published(dataset, "splits.parquet")
-    return dict(zip(table["person_key"].to_pylist(), table["split"].to_pylist(), strict=True))
 
 
 @pytest.mark.parametrize("point", ["shard.receipt:2", "publish.manifest", "publish.current", "federation.told"])

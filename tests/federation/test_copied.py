@@ -10,8 +10,7 @@ from builder.federation.coordinating import plan_offers
 from builder.run.copies import compare, give_marks
 from builder.run.federation import approve, build_joint
 from tests.endtoend.trees import KEY
-from tests.federation.conftest import begin, offered
-from tests.federation.test_continuing import document, splits
+from tests.federation.conftest import begin, document, offered, splits
 
 if not os.environ.get("BUILDER_FEDERATION"):
     pytest.skip("make federation builds at two sites, which takes minutes", allow_module_level=True)
