@@ -114,7 +114,8 @@ class Plan(_Document):
     Parameters
     ----------
     spacing_mm
-        Fitted spacing along slice, row and column, which takes the place of the spec's; null where nothing was fitted.
+        Fitted spacing along slice, row and column, which takes the place of the spec's; null for an axis that
+        the spec keeps, and null where nothing was fitted.
     """
 
     kind: Literal["plan"] = "plan"
@@ -127,7 +128,7 @@ class Plan(_Document):
     rules: list[Text]
     differences: list[Text]
     tables: list[Table]
-    spacing_mm: Annotated[list[Millimetres], Field(min_length=3, max_length=3)] | None = None
+    spacing_mm: Annotated[list[Millimetres | None], Field(min_length=3, max_length=3)] | None = None
 
 
 class Receipt(_Document):

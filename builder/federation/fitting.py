@@ -30,12 +30,12 @@ class Spacing:
     Parameters
     ----------
     mm
-        Along slice, row and column.
+        Along slice, row and column; None where the spec keeps the spacing of an axis.
     rules
         How it was found, in words, with what it could be as well where sites hide numbers.
     """
 
-    mm: list[float]
+    mm: list[float | None]
     rules: list[str]
 
 
@@ -51,15 +51,19 @@ def fit_spacing(spec: DatasetSpec, offers: Mapping[str, Offer]) -> Spacing:
     SpecError
         If the spec does not resample to a spacing.
     LayoutError
-        If a site does not tell the histograms, or more persons are in hidden bands than in others.
+        If a site does not tell a histogram that is needed, or more persons are in hidden bands than in others.
     """
-    if not any(isinstance(step, Resample) for step in spec.transforms):
+    steps = [step.spacing_mm for step in spec.transforms if isinstance(step, Resample)]
+    resampled = [any(spacing[axis] is not None for spacing in steps) for axis in range(len(QUANTITIES))]
+    if not any(resampled):
         raise SpecError(
-            "spec: found no resample step under transforms, expected one whose spacing is to be fitted; add it, or "
-            "plan without fitting"
+            "spec: found no resample step with a spacing under transforms, expected one whose spacing is to be "
+            "fitted; add it, or plan without fitting"
         )
-    found = {quantity: _median(quantity, offers) for quantity in dict.fromkeys(QUANTITIES)}
-    return Spacing([found[quantity][0] for quantity in QUANTITIES], [RULE, *(line for _, line in found.values())])
+    axes = list(zip(QUANTITIES, resampled, strict=True))
+    found = {quantity: _median(quantity, offers) for quantity in dict.fromkeys(q for q, wanted in axes if wanted)}
+    mm = [found[quantity][0] if wanted else None for quantity, wanted in axes]
+    return Spacing(mm, [RULE, *(line for _, line in found.values())])
 
 
 def _median(quantity: str, offers: Mapping[str, Offer]) -> tuple[float, str]:

@@ -54,7 +54,7 @@ def local_spec(signed: Spec, policy: Policy, plan: Plan | None = None) -> tuple[
     return local, _terms(local, policy)
 
 
-def _respaced(step: dict[str, Any], spacing_mm: Sequence[float]) -> dict[str, Any]:
+def _respaced(step: dict[str, Any], spacing_mm: Sequence[float | None]) -> dict[str, Any]:
     """Return a step that resamples to the fitted spacing, where it resamples at all; null keeps an axis."""
     if step["kind"] != "resample":
         return step

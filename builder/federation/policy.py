@@ -91,8 +91,7 @@ class Policy(BaseModel):
         Pairs of those columns and quantities that receipts may cross, for their association.
     tell
         What else may be told, beside columns and histograms: ``exclusions``, how many persons each rule keeps out;
-        and in
-        offers ``coverage``, for how many structures of the spec persons have an ROI or segment by its name.
+        and in offers ``coverage``, for how many structures of the spec persons have an ROI or segment by its name.
     allow
         Blocks that a spec may use beside the harmless ones: clinical, labels, consensus, persons, leaks.
     parameters

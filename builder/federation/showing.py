@@ -61,7 +61,8 @@ def _lines(document: Document) -> Iterator[str]:
                 dealt = ", ".join(f"{split} {count}" for split, count in quota.counts.items())
                 yield f"  {site}, {' / '.join(quota.levels) or 'everyone'}: {dealt}"
         if document.spacing_mm is not None:
-            yield f"  resampled to {' x '.join(f'{mm:g}' for mm in document.spacing_mm)} mm (slice, row, column)"
+            axes = " x ".join("as it is" if mm is None else f"{mm:g}" for mm in document.spacing_mm)
+            yield f"  resampled to {axes} mm (slice, row, column)"
         yield from (f"  {site}: held out as {split}" for site, split in sorted(document.held_out.items()))
         yield from (f"  rule: {rule}" for rule in document.rules)
         yield from (f"  differs: {line}" for line in document.differences)

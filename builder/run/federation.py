@@ -154,7 +154,7 @@ def without_copies(spec: DatasetSpec, policy: Policy, federation: str) -> Datase
     if own is not None:
         names = parse_names(place.read_bytes(), str(place)) | read_left_out(filled(own, policy)).names
         place = place.with_name(BOTH_LEFT_OUT.format(federation=federation))
-        replace_file(place, names_file(names))
+        write_private(place, names_file(names))
     return spec.model_copy(update={"cohort": spec.cohort.model_copy(update={"leave_out": str(place)})})
 
 

@@ -161,9 +161,21 @@ def test_the_next_build_leaves_them_out_beside_those_of_the_spec(sites: Sites):
     sites.at("own.txt").write_text(PEOPLE["north"][7] + "\n")
     own = local.model_copy(update={"cohort": local.cohort.model_copy(update={"leave_out": "${tables}/own.txt"})})
     both = without_copies(own, policy.model_copy(update={"parameters": {"tables": str(sites.home)}}), "joint-lesions")
-    names = set(Path(str(both.cohort.leave_out)).read_text().splitlines()[1:])
+    file = Path(str(both.cohort.leave_out))
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    names = set(file.read_text().splitlines()[1:])
     assert names == {*PEOPLE["north"][:2], PEOPLE["north"][7]}
     assert without_copies(local, read_policy(sites.at("lakeside", "policy.yaml")), "joint-lesions") is local
+
+
+def test_marks_have_no_bands_where_near_copies_do_not_count(sites: Sites):
+    near, _ = read(sites.given("lakeside").read_bytes(), Marks, where="")
+    signed, _ = read(sites.files[1].read_bytes(), Spec, where="")
+    exact = signed.model_copy(update={"spec": TEXT.replace("pixels: near", "pixels: exact"), "sequence": 2})
+    write(sites, exact, plan_under(exact, sequence=2))
+    plain, _ = read(sites.given("lakeside").read_bytes(), Marks, where="")
+    assert all(volume.bands for volume in near.volumes)
+    assert not any(volume.bands for volume in plain.volumes)
 
 
 def test_who_was_left_out_once_stays_out(sites: Sites, taken):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from builder.errors import LayoutError, SpecError
 from builder.federation.counting import EDGES, HISTOGRAM, binned, tell_levels, tell_total
-from builder.federation.documents import Offer, digest
+from builder.federation.documents import Offer, Plan, digest, read, written
 from builder.federation.estimates import median_bands
 from builder.federation.fitting import fit_spacing
 from builder.federation.joint import make_plan
@@ -101,3 +101,16 @@ def test_what_cannot_be_fitted_is_said(tmp_path):
         make_plan(signed(), offers, sequence=1, nonce="1" * 32, fit=True)
     with pytest.raises(SpecError, match="found no resample step"):
         fit_spacing(SPEC.model_copy(update={"transforms": ()}), offers)
+
+
+def test_an_axis_that_the_spec_keeps_needs_no_histogram(tmp_path):
+    offers = {"north": offer_of("north", tmp_path, [5.0] * 8 + [2.0] * 40)}
+    text = TEXT.replace("[4.0, 4.0, 4.0]", "[4.0, null, null]")
+    plan = make_plan(signed(text), offers, sequence=1, nonce="1" * 32, fit=True)
+    assert plan.spacing_mm == [2.0, None, None]
+    assert read(written(plan), Plan, where="plan")[0] == plan
+    assert "resampled to 2 x as it is x as it is mm" in shown(plan)
+    local, _ = local_spec(signed(text), POLICY, plan)
+    assert [step.spacing_mm for step in local.transforms if isinstance(step, Resample)] == [(2.0, None, None)]
+    with pytest.raises(SpecError, match="found no resample step with a spacing"):
+        fit_spacing(parse_spec(TEXT.replace("[4.0, 4.0, 4.0]", "[null, null, null]").encode(), name="spec"), offers)
