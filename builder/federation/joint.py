@@ -47,7 +47,7 @@ def make_plan(signed: Spec, offers: Mapping[str, Offer], *, sequence: int, nonce
         held_out=out,
         rules=[
             RULE,
-            "quotas bind newcomers; whom a site's registry knows keeps the split",
+            "quotas bind newcomers, also those whom two sites deal alike; whom a site's registry knows keeps the split",
             *(spacing.rules if spacing is not None else []),
         ],
         differences=[

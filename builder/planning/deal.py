@@ -82,14 +82,16 @@ def deal(
         When persons who belong together got different splits before, and the spec does not say which one counts.
     """
     kept = {*included(cohort)["person_key"].to_pylist()}  # whoever is left out moves nobody
-    people, groups, previous = _to_deal(spec, cohort, persons, together=together, registry=registry)
-    strata, joint = list(spec.splits.stratify), spec.splits.joint
-    if joint is None:
-        dealt = assign(people, ratios=spec.splits.ratios, strata=strata, seed=spec.splits.seed, previous=previous)
+    given = _to_deal(spec, cohort, persons, together=together, registry=registry)
+    people, strata, seed = given.people, list(spec.splits.stratify), spec.splits.seed
+    if spec.splits.joint is None:
+        dealt = assign(people, ratios=spec.splits.ratios, strata=strata, seed=seed, previous=given.previous)
     else:
-        homed, quotas = with_homes(people, joint)
-        dealt = assign_by_quotas(homed, quotas=quotas, strata=strata, seed=spec.splits.seed, previous=previous)
-    found = _expanded(dealt.append_column("folds", _folds(spec, people, dealt)), groups, persons)
+        homed, quotas = with_homes(people, spec.splits.joint)
+        dealt = assign_by_quotas(
+            homed, quotas=quotas, strata=strata, seed=seed, previous=given.settled(), drawn=given.drawn
+        )
+    found = _expanded(dealt.append_column("folds", _folds(spec, people, dealt)), given.groups, persons)
     return found.filter(pc.is_in(found["person_key"], pa.array(sorted(kept), pa.string())))
 
 
@@ -104,12 +106,42 @@ def newcomers(
     """Return whom the ratios or a joint plan would deal: one row a group of persons, with the columns of the strata.
 
     Parameters are those of ``deal``. Persons whom an earlier version dealt, a hold-out sets aside or ``tested`` bars
-    are not among them.
+    are not among them; those whom another site has too are.
     """
-    people, _, previous = _to_deal(spec, cohort, persons, together=together, registry=registry)
-    if previous is None:
-        return people
-    return people.filter(pc.invert(pc.is_in(people["person_key"], previous["person_key"].combine_chunks())))
+    given = _to_deal(spec, cohort, persons, together=together, registry=registry)
+    settled = given.settled()
+    if settled is None:
+        return given.people
+    return given.people.filter(pc.invert(pc.is_in(given.people["person_key"], settled["person_key"].combine_chunks())))
+
+
+@dataclass(frozen=True, eq=False)
+class _ToDeal:
+    """Whom a plan deals.
+
+    Parameters
+    ----------
+    people
+        Groups of persons who must stay together, with the columns of the strata.
+    groups
+        First person to all persons of each group.
+    previous
+        Groups whose split is settled already.
+    drawn
+        Those of them who are newcomers, and whose split is that of another site which has them too.
+    """
+
+    people: pa.Table
+    groups: dict[str, list[str]]
+    previous: pa.Table | None
+    drawn: Mapping[str, str]
+
+    def settled(self) -> pa.Table | None:
+        """Return whose split is settled, without newcomers."""
+        if self.previous is None:
+            return None
+        newcomers = pc.is_in(self.previous["person_key"], pa.array([*self.drawn], pa.string()))
+        return self.previous.filter(pc.invert(newcomers))
 
 
 def _to_deal(
@@ -119,8 +151,8 @@ def _to_deal(
     *,
     together: Iterable[Sequence[str]],
     registry: Registry | None,
-) -> tuple[pa.Table, dict[str, list[str]], pa.Table | None]:
-    """Return groups of persons with their strata columns, the persons of each, and whose split is settled already."""
+) -> _ToDeal:
+    """Return groups of persons, and whose split is settled already."""
     strata = list(spec.splits.stratify)
     held = [h.column for h in spec.splits.hold_out]
     missing = [c for c in dict.fromkeys((*strata, *held)) if c not in cohort.column_names]
@@ -138,10 +170,14 @@ def _to_deal(
         places = _places(cohort, list(dict.fromkeys(held)), leader)
         previous = hold_out(places, spec.splits.hold_out, previous=previous)
     barred = {leader[person] for person in _barred(spec, cohort)}
+    drawn: dict[str, str] = {}
     if spec.splits.alike is not None:
-        drawn = parse_alike(read_alike(spec.splits.alike))
-        previous = deal_alike(groups, drawn, spec.splits, previous=previous, barred=barred, kept=kept)
-    return people, groups, deal_elsewhere(people, barred, spec.splits, previous=previous)
+        known = set() if previous is None else {*previous["person_key"].to_pylist()}
+        alike = parse_alike(read_alike(spec.splits.alike))
+        previous = deal_alike(groups, alike, spec.splits, previous=previous, barred=barred, kept=kept)
+        rows = [] if previous is None else previous.to_pylist()
+        drawn = {r["person_key"]: r["split"] for r in rows if r["person_key"] not in known | barred}
+    return _ToDeal(people, groups, deal_elsewhere(people, barred, spec.splits, previous=previous), drawn)
 
 
 def cannot(spec: DatasetSpec, cohort: pa.Table, splits: pa.Table) -> tuple[str, ...]:

@@ -1,7 +1,9 @@
 """Deal the newcomers of one site by the quotas of a joint plan, instead of by ratios of its own."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -32,6 +34,7 @@ def assign_by_quotas(
     strata: Sequence[str],
     seed: int,
     previous: pa.Table | None = None,
+    drawn: Mapping[str, str] | None = None,
 ) -> pa.Table:
     """Deal newcomers so that each stratum of the joint plan fills its quota.
 
@@ -46,6 +49,9 @@ def assign_by_quotas(
         As ``assign`` takes them.
     previous
         ``person_key`` and ``split`` of persons who keep their split. They fill no quota.
+    drawn
+        Newcomers whose split is settled beforehand, because another site has them too. They take places of the quota,
+        and the others fill what is left of it.
 
     Returns
     -------
@@ -60,24 +66,28 @@ def assign_by_quotas(
     Notes
     -----
     Where as many newcomers are found as the plan has counted, every quota is filled to the person. Where more or fewer
-    are found, because the archive has changed since the offer, their shares are those of the quota, rounded.
+    are found, because the archive has changed since the offer, their shares are those of the quota, rounded. Where more
+    are drawn for a split than its quota has places, the surplus is taken from the other splits in proportion.
     """
     table = persons.sort_by("person_key")
     keys = table["person_key"].to_pylist()
     homes = table[HOME].to_pylist()
     known = {} if previous is None else _splits(previous)
-    splits = tuple(dict.fromkeys(name for quota in quotas.values() for name in quota))
-    fresh = [n for n, person in enumerate(keys) if person not in known]
+    settled = {person: split for person, split in (drawn or {}).items() if person not in known}
+    splits = tuple(dict.fromkeys([*(name for quota in quotas.values() for name in quota), *sorted(settled.values())]))
+    fresh = [n for n, person in enumerate(keys) if person not in known and person not in settled]
     without = sorted({homes[n] for n in fresh if not sum(quotas.get(homes[n], {}).values())})
     if without:
         raise SpecError(
             f"found newcomers in the stratum {without[0]!r}, for which the joint plan has no quota; offer again, so "
             "that a new plan counts them"
         )
-    chosen = dict(known)
+    chosen = {**known, **settled}
     if fresh:
         part = table.take(pa.array(fresh, pa.int64()))
-        dealt = _dealt(part, stratify(part, [HOME, *strata], smallest=1), quotas, splits, seed)
+        taken = Counter((home, settled[person]) for person, home in zip(keys, homes, strict=True) if person in settled)
+        goals = _Goals(quotas, splits, taken)
+        dealt = _dealt(part, stratify(part, [HOME, *strata], smallest=1), goals, seed)
         chosen.update(zip(part["person_key"].to_pylist(), [splits[n] for n in dealt.tolist()], strict=True))
     return pa.table(
         {
@@ -125,20 +135,34 @@ def _splits(previous: pa.Table) -> dict[str, str]:
     return dict(zip(previous["person_key"].to_pylist(), previous["split"].to_pylist(), strict=True))
 
 
-def _dealt(
-    people: pa.Table, sorted_in: Strata, quotas: Mapping[str, Mapping[str, int]], splits: tuple[str, ...], seed: int
-) -> Integers:
+@dataclass(frozen=True)
+class _Goals:
+    """The quota of each stratum, and the newcomers by stratum and split who have places of it already."""
+
+    quotas: Mapping[str, Mapping[str, int]]
+    splits: tuple[str, ...]
+    taken: Mapping[tuple[str, str], int]
+
+    def left(self, home: str, persons: int) -> Integers:
+        """Return (split,) the shares of so many other persons, in ``SCALE``-ths."""
+        asked = np.array([self.quotas[home].get(split, 0) for split in self.splits], dtype=np.int64)
+        taken = np.array([self.taken.get((home, split), 0) for split in self.splits], dtype=np.int64)
+        goal = _in_proportion(asked, int(persons + taken.sum()))
+        return _in_proportion(np.maximum(goal - taken * SCALE, 0), persons)
+
+
+def _dealt(people: pa.Table, sorted_in: Strata, goals: _Goals, seed: int) -> Integers:
     """Return (person,) the split of each newcomer: the counts of every cell first, then persons in keyed order."""
     homes = people[HOME].to_pylist()
     names = sorted(set(homes))
     home_of = np.zeros(len(sorted_in.sizes), dtype=np.int64)
     home_of[sorted_in.cell_of] = [names.index(home) for home in homes]
-    shares = np.zeros((len(home_of), len(splits)), dtype=np.int64)
+    shares = np.zeros((len(home_of), len(goals.splits)), dtype=np.int64)
     for place, home in enumerate(names):
         inside = home_of == place
         sizes = sorted_in.sizes[inside]
-        shares[inside] = spread(_goal(quotas[home], splits, int(sizes.sum())), sizes, SCALE)
-    targets = np.zeros((len(sorted_in.levels) + 1, len(splits)), dtype=np.int64)
+        shares[inside] = spread(goals.left(home, int(sizes.sum())), sizes, SCALE)
+    targets = np.zeros((len(sorted_in.levels) + 1, len(goals.splits)), dtype=np.int64)
     for column in range(sorted_in.levels_of.shape[1]):
         np.add.at(targets, sorted_in.levels_of[:, column], shares)
     total = shares.sum(axis=0)
@@ -149,14 +173,13 @@ def _dealt(
     ranks = np.array([key.number("person", p) for p in people["person_key"].to_pylist()], dtype=np.uint64)
     chosen = np.empty(len(homes), dtype=np.int64)
     chosen[np.lexsort((ranks, sorted_in.cell_of))] = np.repeat(
-        np.tile(np.arange(len(splits)), len(counts)), counts.reshape(-1)
+        np.tile(np.arange(len(goals.splits)), len(counts)), counts.reshape(-1)
     )
     return chosen
 
 
-def _goal(quota: Mapping[str, int], splits: tuple[str, ...], persons: int) -> Integers:
-    """Return (split,) the shares of a quota among so many persons, in ``SCALE``-ths."""
-    asked = np.array([quota.get(split, 0) for split in splits], dtype=np.int64)
-    goal = asked * SCALE * persons // asked.sum()
-    goal[int(asked.argmax())] += persons * SCALE - goal.sum()
-    return np.asarray(goal)
+def _in_proportion(weights: Integers, persons: int) -> Integers:
+    """Return (split,) shares of so many persons in proportion to weights, in ``SCALE``-ths."""
+    shares = weights * SCALE * persons // weights.sum()
+    shares[int(weights.argmax())] += persons * SCALE - shares.sum()
+    return np.asarray(shares)

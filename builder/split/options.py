@@ -138,7 +138,7 @@ class Joint(BaseModel):
         Column to the levels that the plan knows; a value that is none of them is of the last one.
     quotas
         How newcomers are dealt. Persons whom an earlier version dealt, a hold-out sets aside or ``tested`` bars keep
-        out of them.
+        out of them; those of ``alike`` are newcomers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -11,19 +11,23 @@ import pyarrow as pa
 import pytest
 
 from builder.errors import LayoutError, PrivacyError, SpecError
-from builder.federation.documents import Answer, Request, Spec, digest, read, written
+from builder.federation.coordinating import plan_offers
+from builder.federation.documents import Answer, Plan, Request, Spec, digest, read, written
 from builder.federation.local import local_spec
 from builder.federation.patients import count_answer, drawn_for, elements_of, key_check, read_answer, read_request
 from builder.federation.policy import Matching, Policy, read_policy
 from builder.federation.signing import load_key, make_key, sign
 from builder.federation.told import Ledger
 from builder.model.keyed import Key
-from builder.run.federation import approve, beside_others, offer, planned_here
+from builder.run.federation import approve, beside_others, planned_here
 from builder.run.patients import answer_site, ask_site, match_answer
 from builder.split.alike import alike_file, deal_alike, draw, parse_alike
 from builder.split.options import Splits
 from tests.endtoend.trees import KEY
-from tests.federation.conftest import Three, begin
+from tests.federation.conftest import SITES, Three, begin, document, offered
+
+FITTING = KEY[5:] + KEY[:5]
+"""A shared secret that draws no more of the three patients of two sites to a split than its quotas have places for."""
 
 PYTHON = os.environ.get("BUILDER_PSI_PYTHON", "")
 needs_library = pytest.mark.skipif(not PYTHON, reason="make patients installs openmined-psi apart")
@@ -231,10 +235,28 @@ def exchanged(three: Three, one: str, other: str) -> Path:
     return answer
 
 
-def planned_at(three: Three, site: str):
+def joint_split(three: Three, plan: Plan) -> tuple[Counter[tuple[str, str]], Counter[str]]:
+    """Persons of all sites by stratum and split, and how many more are dealt alike to a split than its quota has."""
+    joint: Counter[tuple[str, str]] = Counter()
+    surplus: Counter[str] = Counter()
+    for site in SITES:
+        planned = planned_at(three, site, plan)
+        rows = planned.plan.splits.to_pylist()
+        place = three.at(site, "joint-lesions-alike.txt")
+        alike = parse_alike(place.read_bytes()) if place.exists() else {}
+        quotas = {q.levels[0]: q.counts for q in plan.quotas.get(site, ())}
+        home = {r["person_key"]: r["stratum"].partition("sex=")[2] for r in rows}
+        joint.update((level, r["split"]) for r in rows for level in {home[r["person_key"]], "*"})
+        taken = Counter((home[r["person_key"]], r["split"]) for r in rows if r["person_key"] in alike)
+        for (level, split), number in taken.items():
+            surplus[level] += max(0, number - quotas.get(level, {}).get(split, 0))
+    return joint, +surplus
+
+
+def planned_at(three: Three, site: str, plan: Plan | None = None):
     policy = read_policy(three.at(site, "policy.yaml"))
     signed, _ = read(three.signed.read_bytes(), Spec, where="")
-    local, _ = local_spec(signed, policy)
+    local, _ = local_spec(signed, policy, plan)
     return planned_here(beside_others(local, policy, signed.federation), policy, cluster="serial", progress=None)
 
 
@@ -251,7 +273,7 @@ def shared_splits(three: Three, site: str) -> dict[tuple[str, str], str]:
 @needs_library
 def test_persons_of_two_sites_are_found_and_dealt_alike(sites: Three, monkeypatch):
     monkeypatch.setenv("BUILDER_KEY", KEY)
-    monkeypatch.setenv("BUILDER_SHARED", KEY[::-1])
+    monkeypatch.setenv("BUILDER_SHARED", FITTING)
     truth = {*shared_splits(sites, "north")} & {*shared_splits(sites, "lakeside")}
     assert len(truth) >= 3
     for one, other in (("lakeside", "north"), ("north", "lakeside")):
@@ -263,8 +285,17 @@ def test_persons_of_two_sites_are_found_and_dealt_alike(sites: Three, monkeypatc
     both = [shared_splits(sites, site) for site in ("lakeside", "north")]
     assert {person: both[0][person] for person in truth} == {person: both[1][person] for person in truth}
     assert len({both[0][person] for person in truth}) > 1
-    for site in ("lakeside", "north"):
-        offer(sites.signed, sites.at(site, "policy.yaml"), sites.at(site, "out"), cluster="serial")
+    offers = offered(sites)
+    newcomers = [row["persons"] for row in document(offers[1])["strata"]["rows"] if row["levels"] == ["*"]]
+    assert newcomers == [planned_at(sites, "north").plan.splits.num_rows]  # those of two sites among them
+    data, plan = plan_offers(sites.signed, offers, sites.home / "coordinator.key", sequence=1)
+    sites.plan.write_bytes(data)
+    joint, surplus = joint_split(sites, plan)
+    assert not surplus
+    for level in {"*", *(q.levels[0] for own in plan.quotas.values() for q in own)}:
+        inside = {split: joint[level, split] for split in plan.ratios}
+        for split, ratio in plan.ratios.items():
+            assert abs(inside[split] - ratio * sum(inside.values())) < 1, (level, inside)
 
 
 @needs_library

@@ -1,7 +1,9 @@
 """Quotas hold the ratios over all sites, whatever the sites could tell; recounted from persons dealt one by one."""
 
+from collections import Counter
 from fractions import Fraction
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from builder.federation.pooling import Pools, home_of, pool
 from builder.federation.quotas import quotas
 from builder.federation.suppression import suppress
 from builder.federation.tables import ANY, Column, Counts, Disclosed, cells_of
+from builder.split import assign_by_quotas
 
 RATIOS = {"train": 0.70, "validation": 0.15, "test": 0.15}
 SHARES = {"train": Fraction(14, 20), "validation": Fraction(3, 20), "test": Fraction(3, 20)}
@@ -65,6 +68,38 @@ def test_every_stratum_is_within_one_person_of_its_ratio_over_all_sites(numbers,
     for split, share in enumerate(SHARES.values()):
         dealt = sum(row[split] for rows in found.counts.values() for row in rows)
         assert abs(dealt - share * sum(map(sum, numbers))) < 1
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(5, 60), min_size=2, max_size=2), min_size=2, max_size=4),
+    st.sampled_from([0.02, 0.1, 0.9]),
+    st.randoms(use_true_random=False),
+)
+def test_with_patients_of_two_sites_the_joint_split_is_off_by_their_surplus_alone(numbers, matched, random):
+    """Each site deals its matched persons as the others do, whom the quotas do not know; recounted over all sites."""
+    pools = Pools((("F",), ("M",)), {f"site{n}": tuple(row) for n, row in enumerate(numbers)}, ())
+    found = quotas(pools, RATIOS, seed=0)
+    joint: Counter[tuple[str, str]] = Counter()
+    surplus: Counter[str] = Counter()
+    for site, (women, men) in pools.persons.items():
+        homes = ["F"] * women + ["M"] * men
+        keys = [f"{site}-{n}" for n in range(len(homes))]
+        table = pa.table({"person_key": keys, "stratum": homes})
+        drawn = {key: random.choices([*RATIOS], [*RATIOS.values()])[0] for key in keys if random.random() < matched}
+        rows = zip(found.patterns, found.counts[site], strict=True)
+        own = {home: dict(zip(found.splits, row, strict=True)) for (home,), row in rows}
+        dealt = assign_by_quotas(table, quotas=own, strata=[], seed=0, drawn=drawn)
+        home_of = dict(zip(keys, homes, strict=True))
+        taken = Counter((home_of[key], split) for key, split in drawn.items())
+        for home, split in zip(dealt["stratum"].to_pylist(), dealt["split"].to_pylist(), strict=True):
+            joint[home, split] += 1
+        for (home, split), number in taken.items():
+            surplus[home] += max(0, number - own[home][split])
+    for place, home in enumerate("FM"):
+        everybody = sum(row[place] for row in numbers)
+        for split, share in SHARES.items():
+            assert abs(joint[home, split] - share * everybody) < 1 + surplus[home]
 
 
 def test_many_small_sites_are_one_large_one():

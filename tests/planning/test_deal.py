@@ -2,6 +2,7 @@
 
 import datetime
 import json
+from collections import Counter
 from dataclasses import replace
 
 import pyarrow as pa
@@ -9,10 +10,11 @@ import pytest
 
 from builder.errors import LayoutError
 from builder.persons import Persons
-from builder.planning.deal import deal, joined, shared_keys
+from builder.planning.deal import deal, joined, newcomers, shared_keys
 from builder.publishing.exports import export_files
 from builder.spec import DatasetSpec
 from builder.split import Registry
+from builder.split.alike import alike_file
 from builder.split.registry import from_splits, recognise
 
 PEOPLE = [f"p{i:02d}" for i in range(20)]
@@ -96,6 +98,23 @@ def test_shared_values_join_unless_too_many_share_them():
     frames, accession = shared_keys(table)
     assert (frames.groups, frames.too_common) == ((("p00", "p01"), ("p02", "p03")), 1)
     assert (accession.groups, accession.too_common) == ((), 0)
+
+
+def test_whom_another_site_has_too_is_a_newcomer_who_takes_a_place_of_the_quota(tmp_path):
+    names = [f"person-{n:019d}" for n in range(20)]
+    table = pa.table({"person_key": names, "included": [True] * 20, "sex": ["F", "M"] * 10})
+    everybody = Persons({}, {name: (f"m-{name}",) for name in names}, ())
+    drawn = {names[0]: "test", names[1]: "test", names[2]: "train"}
+    (tmp_path / "alike.txt").write_bytes(alike_file(drawn))
+    quotas = [{"levels": [sex], "counts": {"train": 7, "validation": 2, "test": 1}} for sex in "FM"]
+    joint = {"columns": {"sex": ["F", "M"]}, "quotas": quotas}
+    own = spec(alike=str(tmp_path / "alike.txt"), joint=joint, stratify=["sex"])
+    assert newcomers(own, table, everybody)["person_key"].to_pylist() == names
+    home = homes(deal(own, table, everybody))
+    assert drawn.items() <= home.items()
+    for first in (0, 1):
+        assert Counter(home[name] for name in names[first::2]) == {"train": 7, "validation": 2, "test": 1}
+    assert drawn.items() <= homes(deal(spec(alike=own.splits.alike), table, everybody)).items()
 
 
 def test_folds_are_for_those_who_are_not_tested_on_and_do_not_part_groups():

@@ -60,6 +60,27 @@ def test_who_was_dealt_before_stays_and_fills_no_quota():
     assert found["split"].to_pylist() == ["test", "external", *["train"] * 8]
 
 
+@settings(max_examples=12, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from("abcd"), st.lists(st.integers(0, 12), min_size=3, max_size=3), min_size=1),
+    st.floats(0, 1),
+    st.randoms(use_true_random=False),
+)
+def test_who_is_drawn_takes_a_place_of_the_quota(asked, share, random):
+    """A quota with places for them is filled to the person; of another no split is off by more than the surplus."""
+    quotas = {home: dict(zip(SPLITS, numbers, strict=True)) for home, numbers in asked.items()}
+    table = people([(home, random.choice("FM")) for home, numbers in asked.items() for _ in range(sum(numbers))])
+    rows = table.to_pylist()
+    drawn = {row["person_key"]: random.choice(SPLITS) for row in rows if random.random() < share}
+    found = assign_by_quotas(table, quotas=quotas, strata=["sex"], seed=3, drawn=drawn)
+    splits = dict(zip(found["person_key"].to_pylist(), found["split"].to_pylist(), strict=True))
+    assert drawn.items() <= splits.items()
+    taken = Counter((row["stratum"], drawn[row["person_key"]]) for row in rows if row["person_key"] in drawn)
+    for home, quota in quotas.items():
+        surplus = sum(max(0, taken[home, split] - n) for split, n in quota.items())
+        assert all(abs(homes(found)[home, split] - n) <= surplus for split, n in quota.items())
+
+
 def test_more_or_fewer_newcomers_than_were_offered_get_shares_of_the_quota():
     for persons in (6, 14):
         found = assign_by_quotas(
