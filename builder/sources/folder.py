@@ -5,7 +5,8 @@ import errno
 import fnmatch
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Final, Literal
@@ -94,17 +95,22 @@ class Folder(Described):
         """Return the folder as an absolute path as it is written, through links."""
         return _path(self.url).absolute()
 
-    def list(self) -> Iterator[Entry]:
-        """List every file in the order of its path, and archives as their members. Raises SourceError."""
+    def list(self, known: Iterable[tuple[str, int, str]] = ()) -> Iterator[Entry]:
+        """List every file in the order of its path, and archives as their members. Raises SourceError.
+
+        ``known`` are paths, sizes and stamps of files that an earlier listing opened and that are no archives, in its
+        order. Those that are still so are not opened again.
+        """
         root = self.root
         if root.is_file():
             raise SourceError(f"found a file at {self.url}, expected a folder; name the folder it is in", host="folder")
         if not _is_folder(root):
             message = f"found no folder {self.url}, expected a source's files there{_nearest(root)}"
             raise SourceError(message, host="folder")
-        for path, stamp in _walk(root, self.url):
+        plain = _Known(iter(known))
+        for path, item in _walk(root, self.url):
             if self._is_wanted(path):
-                yield from _entries(root, path) if not stamp else (Entry(path, 0, stamp),)
+                yield from _entries(item, path, plain) if item is not None else (Entry(path, 0, DEEP_STAMP),)
 
     def read(self, entry: Entry, *, start: int = 0, length: int | None = None) -> bytes:
         """Read bytes of a file or archive member. Raises CaseError when it is gone, changed or not readable."""
@@ -169,10 +175,10 @@ def _place(root: Path, path: str) -> bytes:
     return os.fsencode(root) + b"/" + name_bytes(path)
 
 
-def _walk(root: Path, url: str) -> Iterator[tuple[str, str]]:
+def _walk(root: Path, url: str) -> Iterator[tuple[str, "os.DirEntry[bytes] | None"]]:
     """Yield relative paths of files and of links that point outside or to nothing, by their names (code points).
 
-    Each path comes with a stamp if it is too long to open, otherwise with "".
+    Each comes with its directory entry, or None if it is a folder whose path is too long to open.
     """
     base = os.fsencode(root)
     waiting = [iter(_scanned(base, url))]
@@ -184,14 +190,14 @@ def _walk(root: Path, url: str) -> Iterator[tuple[str, str]]:
         path = name_text(item.path[len(base) :].lstrip(b"/"))
         if item.is_symlink():
             if not _resolved(item.path).is_relative_to(root):
-                yield path, ""
+                yield path, item
         elif item.is_dir(follow_symlinks=False):
             try:
                 waiting.append(iter(_scanned(item.path, url)))
             except _TooLong:
-                yield path, DEEP_STAMP
+                yield path, None
         elif item.is_file(follow_symlinks=False):
-            yield path, ""
+            yield path, item
 
 
 class _TooLong(Exception):
@@ -220,10 +226,30 @@ def _resolved(link: bytes) -> Path:
         return Path("/")
 
 
-def _entries(root: Path, path: str) -> Iterator[Entry]:
-    place = _place(root, path)
+@dataclass
+class _Known:
+    """Files that are known to be no archives, asked for in the order of a listing."""
+
+    files: Iterator[tuple[str, int, str]]
+    ahead: tuple[str, int, str] = ("", 0, "")
+
+    def has(self, file: tuple[str, int, str]) -> bool:
+        """Return whether a file is one of them."""
+        place: list[str] = []
+        while self.ahead[0] != file[0]:
+            place = place or file[0].split("/")
+            if self.ahead[0].split("/") > place:
+                return False
+            found = next(self.files, None)
+            if found is None:
+                return False
+            self.ahead = found
+        return self.ahead == file
+
+
+def _entries(item: "os.DirEntry[bytes]", path: str, known: _Known) -> Iterator[Entry]:
     try:
-        facts = os.lstat(place)
+        facts = item.stat(follow_symlinks=False)
     except FileNotFoundError:  # disappeared since the folder was scanned
         return
     except OSError as error:
@@ -235,11 +261,11 @@ def _entries(root: Path, path: str) -> Iterator[Entry]:
         yield Entry(path, 0, LINK_STAMP)
         return
     stamp = str(facts.st_mtime_ns)
-    kind = _archive_kind(place)
+    kind = None if known.has((path, facts.st_size, stamp)) else _archive_kind(item.path)
     members = None
     if kind:
         try:
-            members = list_members(Path(os.fsdecode(place)), kind)
+            members = list_members(Path(os.fsdecode(item.path)), kind)
         except CaseError:
             members = None  # listed as a file: the index recognises the archive and reports that it is not usable
     if members:

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel
 
-from builder.model.parquet import parquet_bytes
+from builder.model.parquet import parquet_bytes, read_parquet
 from builder.protocols import Entry, Source
-from builder.sources import layout_in
+from builder.sources import Folder, layout_in
 from builder.sources.deferring import is_deferred
 from builder.stages.boundary import InternalError
 from builder.storage import Store
@@ -101,13 +102,41 @@ def plan_index(source: Source, position: int, *, store: Store) -> Iterator[PartP
 
     Holds one part at a time in memory. Raises SourceError when the source cannot be listed completely.
     """
-    for entries in partition(source.list()):
+    listed = f"listed-{part_name(source, position, ())}.json"
+    before = _named(store, listed)
+    names = []
+    found = source.list(_instances(store, before)) if isinstance(source, Folder) else source.list()
+    for entries in partition(found):
         name = part_name(source, position, entries)
         files = sum(int(entry.stamp) for entry in entries) if is_deferred(source) else len(entries)
         plan = PartPlan(source, position, name, files, sum(entry.size for entry in entries))
         if not store.exists(plan.receipt):
             store.put(plan.listing, parquet_bytes(_entry_table(entries), compression="lz4"))
+        names.append(name)
         yield plan
+    if names != before:
+        store.put(listed, json.dumps(names).encode())
+
+
+def _named(store: Store, listed: str) -> list[str]:
+    """Return the names of the parts that a source was cut into when it was last listed to the end."""
+    try:
+        names: list[str] = json.loads(store.read(listed))
+    except FileNotFoundError:
+        return []
+    return names
+
+
+def _instances(store: Store, names: Iterable[str]) -> Iterator[tuple[str, int, str]]:
+    """Yield path, size and stamp of the files of parts, in order, that the index read as DICOM instances."""
+    columns = ["path", "size", "stamp", "member", "status"]
+    for name in names:
+        try:
+            table = read_parquet(store.read(f"{name}.parquet"), columns=columns)
+        except FileNotFoundError:  # not finished, or removed with somebody's data
+            continue
+        plain = table.filter(pc.and_(pc.equal(table["status"], "instance"), pc.equal(table["member"], "")))
+        yield from zip(*(plain[c].to_pylist() for c in columns[:3]), strict=True)
 
 
 _OF_NO_ROW = {"origin", "layout", "missing", "missing_at_most", "polite"}

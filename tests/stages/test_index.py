@@ -1,6 +1,7 @@
 """The index: every file found is one row, for good and for bad input, and a second run reads only what changed."""
 
 import io
+import os
 import shutil
 import warnings
 from collections import Counter
@@ -18,7 +19,7 @@ from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.tables import INSTANCES
 from builder.planning.duplicates import find_duplicates, part_with_verdicts, with_verdicts
 from builder.protocols import Entry
-from builder.sources import Folder
+from builder.sources import Folder, folder
 from builder.stages import index, parts
 from builder.stages.index import index_part, index_partition
 from builder.stages.index_files import sha256_of
@@ -199,6 +200,33 @@ def test_a_second_run_reads_only_what_changed(tmp_path: Path, monkeypatch: pytes
     assert all(store.read(path) == data for path, data in first.items())
     table = pq.read_table(io.BytesIO(store.read(again[1].table)))
     assert table["sop_instance_uid"].to_pylist() == ["1.2.99"]
+
+
+def test_a_second_listing_opens_only_files_that_may_be_archives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "PART_FILES", (2, 2))
+    for name in ("a/2.dcm", "a.dcm", "b/c/1.dcm", "b.dcm", "c.dcm", "d.dcm"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        instance(tmp_path / "in", name)
+    (tmp_path / "in/b/note.txt").write_text("hello")
+    store, source = open_store(tmp_path / "work"), Folder(url=str(tmp_path / "in"))
+
+    def opened() -> list[str]:
+        found: list[str] = []
+        monkeypatch.setattr(folder, "_archive_kind", lambda path: found.append(path.decode().rpartition("/in/")[2]))
+        for plan in list(plan_index(source, 0, store=store)):
+            index_part(plan, store=store)
+        return found
+
+    assert len(opened()) == 7
+    assert opened() == ["b/note.txt"]
+    shutil.rmtree(tmp_path / "in/a")
+    (tmp_path / "in/b.dcm").write_bytes((tmp_path / "in/c.dcm").read_bytes())
+    instance(tmp_path / "in", "b/a.dcm")
+    os.utime(tmp_path / "in/d.dcm", ns=(1, 1))
+    assert opened() == ["b/a.dcm", "b/note.txt", "b.dcm", "d.dcm"]
+    assert opened() == ["b/note.txt"]
 
 
 def test_rows_are_the_same_bytes_however_the_files_are_batched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
