@@ -34,6 +34,7 @@ RUNS: Final[Mapping[str, Sequence[str]]] = {
     "split": ["split.py"],
     "read": ["read.py"],
     "crops": ["crops.py"],
+    "crop batches": ["crop_batches.py"],
     "codecs": ["codecs.py"],
     "resample": ["resample.py"],
     "resample, 2 threads": ["resample.py", "--threads", "2"],
