@@ -74,8 +74,9 @@ def method() -> dict[str, Json]:
         "fit": {
             "edge": fitting.CONFIRM, "given_up_below": fitting.HOPELESS, "doubtful_below": fitting.DOUBTFUL,
             "seen_alike_from": fitting.SEEN_ALIKE,
-            "given_up_below_in_one_window": fitting.HOPELESS_WINDOWED, "last_steps_from": fitting.WORTH,
-            "for_a_threshold_of": fitting.USUAL, "smallest_edge": SMALLEST, "outside": OUTSIDE,
-            "last_step": fitting.LEAST,
+            "given_up_below_in_ranks": fitting.HOPELESS_RANKS, "unlikely_below_in_ranks": fitting.UNLIKELY_RANKS,
+            "clear_from": fitting.CLEAR, "given_up_below_in_one_window": fitting.HOPELESS_WINDOWED,
+            "last_steps_from": fitting.WORTH, "for_a_threshold_of": fitting.USUAL, "smallest_edge": SMALLEST,
+            "outside": OUTSIDE, "last_step": fitting.LEAST,
         },
     }  # fmt: skip

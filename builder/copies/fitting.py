@@ -33,6 +33,12 @@ HOPELESS, HOPELESS_WINDOWED, WORTH = 0.65, 0.7, 0.8
 """A roughly placed box is given up below the first correlation, and below the second when both volumes are seen in one
 window. A fit that is still below the third before the last steps is not refined further."""
 
+HOPELESS_RANKS = 0.72
+"""A roughly placed box is given up below this correlation of ranks on the finer grid."""
+
+UNLIKELY_RANKS, CLEAR = 0.74, 0.92
+"""So is one below the first correlation, unless the volumes reach the second there in one window."""
+
 FEW = 4
 """An axis with fewer voxels is compared from end to end, others from the centre of the first voxel to the last."""
 
@@ -123,16 +129,19 @@ def _fitted(pair: _Pair, box: Box, spared: float) -> Fit:
         return NO_FIT
     if near < DOUBTFUL - spared and _in_one_window(pair, box) < SEEN_ALIKE - spared:
         return NO_FIT
+    finer = fine_structure(pair.part, pair.inner, CONFIRM)
+    ranks = correlation(fine_structure(pair.whole, box, CONFIRM), finer)
+    if ranks < HOPELESS_RANKS - spared:
+        return NO_FIT
     own = _Own(on_curve(pair.whole, STEPS, pair.whole_levels), on_curve(pair.part, STEPS, pair.part_levels))
     ways = _ways(pair, own, box)
-    first = max(correlation(fine_structure(cube, box, CONFIRM), target) for cube, target in ways)
-    if first < HOPELESS_WINDOWED - spared:
+    first = max(correlation(fine_structure(cube, box, CONFIRM), sought) for cube, sought in ways)
+    if first < (CLEAR if ranks < UNLIKELY_RANKS - spared else HOPELESS_WINDOWED) - spared:
         return NO_FIT
     score, box = _refined(ways, 0.0, box, FINE_STEP)
     if score >= WORTH - spared:
         score, box = _refined(_ways(pair, own, box), score, box, LAST_STEP)
-    target = fine_structure(pair.part, pair.inner, CONFIRM)
-    return Fit(score, correlation(fine_structure(pair.whole, box, CONFIRM), target))
+    return Fit(score, correlation(fine_structure(pair.whole, box, CONFIRM), finer))
 
 
 def _in_one_window(pair: _Pair, box: Box) -> float:

@@ -41,7 +41,7 @@ VOLUMES, TASKS = 256, 64
 ROOM = "comparison"
 """Folder, beside the prints, of what the tasks of one comparison leave for each other."""
 
-FITS_VERSION = 3
+FITS_VERSION = 4
 """Raised whenever a fit of the same two prints may give another value."""
 
 FITS = f"fits.{PRINTS_VERSION}.{FITS_VERSION}.parquet"

@@ -872,7 +872,9 @@ def _pixels(book: Book, entry: Any, prints: pd.DataFrame, home: dict[str, str]) 
                                        "promising": 64, "promising_in_all": 2**18, "neighbours": 4,
                                        "starts": 2})  # fmt: skip
     book.all(entry["method"]["fit"], {"edge": 16, "given_up_below": 0.65, "doubtful_below": 0.8,
-                                      "seen_alike_from": 0.94, "given_up_below_in_one_window": 0.7,
+                                      "seen_alike_from": 0.94, "given_up_below_in_ranks": 0.72,
+                                      "unlikely_below_in_ranks": 0.74, "clear_from": 0.92,
+                                      "given_up_below_in_one_window": 0.7,
                                       "last_steps_from": 0.8, "for_a_threshold_of": 0.85, "smallest_edge": 0.45,
                                       "outside": 0.06, "last_step": 0.005})  # fmt: skip
     book.claim("/leakage/pixels/thresholds", set(entry["thresholds"]) == set(prints.modality), "other modalities")
