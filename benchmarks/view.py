@@ -1,10 +1,11 @@
 """Looking: the time from the key for the next case to its picture on the screen, in Chromium without a window.
 
-    python -m benchmarks.view DATASET [--cases 200] [--look 1.0]
+    python -m benchmarks.view DATASET [--cases 200] [--look 1.0] [--slices 5]
 
-``--look`` is how many seconds a person looks at a case before the next key; the next samples are made ready meanwhile.
-Chromium draws volumes in software, on the processors that the server needs, too; a graphics card is faster. Aim: 95
-in a hundred cases within a second, so that two seconds of three are left to look at each of 200 cases in ten minutes.
+``--look`` is how many seconds a person looks at a case before the next key; the next pictures are made ready meanwhile.
+Afterwards another slice of the last ``--slices`` cases is asked for, which needs the volume: Chromium draws it in
+software, on the processors that the server needs, too; a graphics card is faster. Aim: 95 in a hundred cases within a
+second, so that two seconds of three are left to look at each of 200 cases in ten minutes.
 Needs Chromium; tornado comes with distributed.
 """
 
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from builder.library.view import open_view
-from tests.library.browser import browse
+from tests.library.browser import Page, browse
 
 CLOCK = """
 window.waits = [];
@@ -36,6 +37,7 @@ def main() -> None:
     options.add_argument("dataset")
     options.add_argument("--cases", type=int, default=200)
     options.add_argument("--look", type=float, default=1.0)
+    options.add_argument("--slices", type=int, default=5)
     told = options.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         server = open_view(told.dataset, leave_out=Path(scratch) / "marks.txt")
@@ -59,7 +61,23 @@ def main() -> None:
                     line = f"p50 {p50:.2f} s, p95 {p95:.2f} s, longest {waits.max():.2f} s"
                     each = (time.perf_counter() - began) / number
                     print(f"{number + 1} cases: {line}; with the looking {each:.2f} s a case", flush=True)
+            for name in ("first", "next"):
+                slices = [_slice(page, name, told.look) for _ in range(told.slices)] or [0.0]
+                print(f"{name} other slice: median {np.median(slices):.2f} s, longest {max(slices):.2f} s", flush=True)
         server.shutdown()
+
+
+def _slice(page: Page, which: str, look: float) -> float:
+    """Return how long another slice takes: the first one of the case before, which needs its volume, or a next one."""
+    if which == "first":
+        page.press("p")
+        page.until("document.body.dataset.viewer === 'false'")
+        time.sleep(look)
+    began = time.perf_counter()
+    page.press("ArrowUp")
+    page.until("document.body.dataset.viewer === 'true' && !state.drawing")
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -36,14 +36,22 @@ class Overlay:
     @property
     def fullest(self) -> int:
         """Return the slice with the most drawn voxels, the middle one if nothing is drawn."""
-        counts = np.count_nonzero(self.numbers, axis=(1, 2))
-        return int(np.argmax(counts)) if counts.any() else len(counts) // 2
+        counts = [np.count_nonzero(level) for level in self.numbers]  # four times as fast as with an axis
+        return int(np.argmax(counts)) if any(counts) else len(counts) // 2
+
+    def voxels(self) -> tuple[int, ...]:
+        """Return how many voxels are drawn for each name."""
+        counts = np.zeros(MOST + 1, np.int64)
+        for level in self.numbers:
+            if level.any():
+                counts += np.bincount(level[level > 0], minlength=len(counts))
+        return tuple(int(counts[min(number, MOST)]) for number in range(1, len(self.names) + 1))
 
 
 def overlay_of(dataset: Dataset, position: int, field: str) -> Overlay:
     """Return what lies over one field of images of a sample: masks on its grid, and on the first grid boxes and points.
 
-    Only the masks are read. Where several things lie on one voxel, the later one is drawn.
+    Only the masks are read. Where several things lie on one voxel, that of the later channel, field or point is drawn.
     """
     grid = dataset.layout(field).grid
     masks = [f for f in dataset.manifest.fields if not f.is_image and f.grid == grid and f.name in dataset.fields]
@@ -52,9 +60,12 @@ def overlay_of(dataset: Dataset, position: int, field: str) -> Overlay:
     numbers, names = np.zeros(shape, np.uint8), _Names()
     for mask in masks:
         voxels = item.arrays[mask.name]
+        tables: dict[int, dict[int, int]] = {}
         for segment, (channel, value) in mask.segments.items():
             label = segment if segment == mask.name else f"{mask.name}/{segment}"
-            numbers[voxels[channel] == value] = names.number(label)
+            tables.setdefault(channel, {})[value] = names.number(label)
+        for channel, table in tables.items():
+            _put(numbers, voxels[channel], table)
         if not mask.segments:
             numbers[(voxels > 0).any(axis=0)] = names.number(mask.name)
     if not grid:
@@ -65,6 +76,22 @@ def overlay_of(dataset: Dataset, position: int, field: str) -> Overlay:
             around = np.array([0, POINT, POINT])
             _outline(numbers, np.stack([point - around, point + around]), names.number(name))
     return Overlay(numbers, tuple(names.known))
+
+
+def _put(numbers: Voxels, voxels: NDArray[Any], table: Mapping[int, int]) -> None:
+    """Draw the number of each value of a table, in the slices that hold anything."""
+    if voxels.dtype not in (np.uint8, np.uint16):
+        for value, number in table.items():
+            numbers[voxels == value] = number
+        return
+    known = np.zeros(1 << 8 * voxels.itemsize, np.uint8)  # as quick for a hundred values as for one
+    for value, number in table.items():
+        if 0 <= value < len(known):
+            known[value] = number
+    for level, drawn in zip(voxels, numbers, strict=True):
+        if level.any():
+            found = known.take(level)
+            np.copyto(drawn, found, where=found > 0)
 
 
 class _Names:

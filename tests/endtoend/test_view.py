@@ -24,6 +24,7 @@ from builder.run.pipeline import build
 from tests.endtoend.trees import KEY, ROOT
 from tests.library.browser import CHROMIUM, browse, wait
 
+PICTURE = "picture/0/image/0?plane=axial&window=lung&opacity="
 SPEC = (ROOT / "specs" / "phantom.yaml").read_text()
 
 
@@ -113,7 +114,8 @@ def test_nothing_else_of_the_disk_is_read(server, made):
     assert secret.is_file()
     paths = ["../spec.yaml", "..%2f..%2fspec.yaml", "%2e%2e/spec.yaml", "server.py", "niivue.js.gz", "page/view.js",
              "volume/0/..%2f..%2fspec.yaml/0", "volume/0/secret/0", "volume/-1/image/0", "volume/9999/image/0",
-             "volume/0/image/7", "picture/0/image/0?low=x&high=1", "overlay/0/tumor", str(secret)]  # fmt: skip
+             "volume/0/image/7", "overlay/0/tumor", "api/sample/0/tumor", f"{PICTURE}x", f"{PICTURE}2",
+             f"{PICTURE}1&plane=x", f"{PICTURE}1&window=x", str(secret)]  # fmt: skip
     for path in paths:
         status, _, data = ask(server, path)
         assert status in (400, 403, 404), (path, status)
@@ -139,24 +141,27 @@ def test_samples_are_chosen_by_the_language_of_expressions(server, made):
 def test_voxels_and_masks_are_those_of_the_reader(server, made):
     dataset = builder.open_dataset(made / "set", uses="off")
     position = said(server, "api/samples?where=foreground_voxels%20%3E%200")["positions"][0]
-    item, about = dataset[position], said(server, f"api/sample/{position}")
-    files = {}
+    item, about = dataset[position], said(server, f"api/sample/{position}/image")
+    affine = np.diag([-1, -1, 1, 1]) @ item.geometry.affine[:, [2, 1, 0, 3]]
     for name, path in (("image", f"volume/{position}/image/0"), ("tumor", f"overlay/{position}/image")):
         status, headers, data = ask(server, path)
         assert (status, headers["Content-Encoding"]) == (200, None), "compressing took longer than all else"
-        files[name] = nibabel.Nifti1Image.from_bytes(data)
-        assert np.array_equal(np.asarray(files[name].dataobj), item[name][0].transpose(2, 1, 0))
-        corner = item.geometry.affine @ [3, 4, 5, 1]
-        assert np.allclose(files[name].affine @ [5, 4, 3, 1], corner * [-1, -1, 1, 1], atol=1e-3)
+        found = nibabel.Nifti1Image.from_bytes(data)
+        expected = nibabel.as_closest_canonical(nibabel.Nifti1Image(item[name][0].transpose(2, 1, 0), affine))
+        assert np.array_equal(np.asarray(found.dataobj), np.asarray(expected.dataobj))
+        assert np.allclose(np.diag(found.affine)[:3], expected.header.get_zooms())
     drawn = about["legend"]
     assert [(entry["name"], entry["voxels"]) for entry in drawn] == [("tumor", np.count_nonzero(item["tumor"]))]
-    focus = np.linalg.inv(files["image"].affine) @ [*about["focus_mm"], 1]
-    assert np.rint(focus[2]) == np.argmax(np.count_nonzero(item["tumor"][0], axis=(1, 2)))
+    level = int(np.argmax(np.count_nonzero(item["tumor"][0], axis=(1, 2))))
+    assert about["focus"][0] == level, "these patches run from the feet to the head"
     named = {fact["name"]: fact["value"] for fact in about["facts"]}
     assert named["sex"] == item.row["sex"]
-    png = Image.open(io.BytesIO(ask(server, f"picture/{position}/image/0?low=-100&high=100")[2]))
-    first = np.clip((item["image"][0, 0] + 100) / 200 * 255, 0, 255)
-    assert np.abs(np.asarray(png)[..., 0] - first).max() <= 1
+    _, headers, data = ask(server, f"picture/{position}/image/0?plane=axial&window=brain&opacity=0")
+    assert json.loads(headers["X-Limits"]) == [0, 80]
+    shown = np.clip(
+        item["image"][0, level].astype(float) / 80 * 255, 0, 255
+    )  # as stored: LPS is as one faces the person
+    assert np.abs(np.asarray(Image.open(io.BytesIO(data)))[..., 0] - shown).max() <= 1
 
 
 def test_marks_are_written_kept_and_taken_back(server, made):
@@ -231,8 +236,9 @@ def test_a_browser_draws_and_marks(server, tmp_path: Path):
         assert len(np.unique(stage.reshape(-1, 3), axis=0)) > 50, "grey values"
         yellow = (stage[..., 0] - stage[..., 2] > 60).sum()
         assert yellow > 200, "a mask"
+        page.evaluate("window.before = $('picture').src")
         page.press("m")
-        page.until("document.getElementById('opacity').value === '0'")
+        page.until("document.getElementById('opacity').value === '0' && $('picture').src !== window.before")
         bare = page.picture()[80:560, 40:500].astype(int)
         assert (bare[..., 0] - bare[..., 2] > 60).sum() < yellow / 10
         page.press("n")

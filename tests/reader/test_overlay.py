@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from builder.library.view.samples import COLOURS, Samples
+from builder.library.view.drawing import COLOURS
+from builder.library.view.samples import Look, Samples
 from builder.model.case import ClearedSample
 from builder.model.geometry import Geometry
 from builder.reader.opening import open_dataset
@@ -44,7 +45,7 @@ def test_boxes_and_points_are_borders(boxed):
     expected[2, 19:22, 19:22] = 0
     assert np.array_equal(overlay.numbers, expected)
     assert overlay.fullest == 0
-    assert [entry["name"] for entry in Samples(boxed).about(0)["legend"]] == [*overlay.names]
+    assert [entry["name"] for entry in Samples(boxed).about(0, "image")["legend"]] == [*overlay.names]
 
 
 def test_segments_have_numbers_and_the_rest_is_bare(labelled: Made):
@@ -57,6 +58,7 @@ def test_segments_have_numbers_and_the_rest_is_bare(labelled: Made):
         values = {"tumor/edema": 5, "tumor/core": 3}
         for number, name in told.items():
             assert np.array_equal(overlay.numbers == number, mask == values[name])
+        assert overlay.voxels() == tuple(np.count_nonzero(overlay.numbers == number) for number in told)
         counts = np.count_nonzero(mask, axis=(1, 2))
         assert counts[overlay.fullest] == counts.max()
 
@@ -69,9 +71,9 @@ def test_lines_on_large_pictures_are_thick_enough_to_be_seen(tmp_path: Path):
     made = ClearedSample({"image": image, "lung": mask}, Geometry((1, 1300, 1000), np.eye(4)), row)
     publish(tmp_path / "set", [[made]])
     samples = Samples(open_dataset(tmp_path / "set", uses="off"))
-    picture = np.asarray(Image.open(io.BytesIO(samples.picture(0, "image", 0, window=(), masks=True))))
+    picture = np.asarray(Image.open(io.BytesIO(samples.picture(0, "image", 0, Look())[0])))
     yellow = (picture == COLOURS[0]).all(axis=-1)
     assert yellow[600, 290:320].sum() == 5
     assert not yellow[500:800, 400:600].any()
-    bare = np.asarray(Image.open(io.BytesIO(samples.picture(0, "image", 0, window=(0, 1), masks=False))))
+    bare = np.asarray(Image.open(io.BytesIO(samples.picture(0, "image", 0, Look(opacity=0))[0])))
     assert not bare.any()

@@ -1,21 +1,23 @@
 """What the page shows of a dataset: which samples there are, what is known of one, and its voxels."""
 
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from builder.errors import MissingExtra, SpecError
+from builder.library.view.drawing import COLOURS, grey, png, with_fills, with_outlines
+from builder.library.view.planes import PLANES, Planes, Three
 from builder.model.classes import is_class
-from builder.model.geometry import Affine
+from builder.model.geometry import Geometry
 from builder.model.samples import PLACE_COLUMNS, SAMPLE_COLUMNS
 from builder.reader.dataset import Dataset
-from builder.reader.frameworks import ras_affine
 from builder.reader.overlay import Overlay, overlay_of
+
+WHOLE = "whole range"
 
 WINDOWS: Mapping[str, Mapping[str, tuple[float, float] | None]] = {
     "HU": {
@@ -23,24 +25,49 @@ WINDOWS: Mapping[str, Mapping[str, tuple[float, float] | None]] = {
         "lung": (-1350, 150),
         "bone": (-500, 1300),
         "brain": (0, 80),
-        "whole range": None,
+        WHOLE: None,
     },
-    "SUVbw": {"0 to 5": (0, 5), "0 to 10": (0, 10), "0 to 20": (0, 20), "whole range": None},
+    "SUVbw": {"0 to 5": (0, 5), "0 to 10": (0, 10), "0 to 20": (0, 20), WHOLE: None},
 }
-"""Presets by unit: lowest and highest value shown, in the unit; None: of the image itself."""
+"""Presets by unit: lowest and highest value shown, in the unit; None: of the slice that is shown first."""
 
-OTHERWISE: Mapping[str, tuple[float, float] | None] = {"automatic": None, "whole range": None}
+OTHERWISE: Mapping[str, tuple[float, float] | None] = {"automatic": None, WHOLE: None}
+"""Of other units. Automatic: the 1st and 99.5th percentile."""
 
-COLOURS = ((255, 196, 0), (0, 200, 255), (255, 90, 120), (90, 220, 110), (190, 130, 255), (255, 140, 40),
-           (60, 130, 255), (240, 240, 90), (0, 220, 180), (255, 120, 220))  # fmt: skip
-"""Colours of what is drawn over an image, in turn."""
-
-THICKER = 600
-"""Pixels of the longer edge for which the outlines on a picture are one pixel thicker on each side."""
+KEPT = 8
+"""Samples of which the slices that were shown are kept: the one in view, those made ready, and a few."""
 
 FIRST = ("split", "modality", "sex", "age_years", "site", "vendor")
 _TECHNICAL = frozenset(column.name for column in (*PLACE_COLUMNS, *SAMPLE_COLUMNS))
 _LONGEST = 200
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a picture is drawn: its plane, the name of its window, and the opacity (0 to 1) of what lies over it."""
+
+    plane: str = "axial"
+    window: str = "automatic"
+    opacity: float = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Glance:
+    """What a person sees first over an image.
+
+    Parameters
+    ----------
+    drawn
+        Names and numbers of voxels.
+    focus
+        (slice, row, column) of the voxel through which slices are shown first.
+    numbers
+        Those of the overlay by plane, as (row, column) of a picture.
+    """
+
+    drawn: tuple[tuple[str, int], ...]
+    focus: Three
+    numbers: Mapping[str, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -83,57 +110,62 @@ class Samples:
             return ordered
         return list({cases[row]: row for row in reversed(ordered)}.values())[::-1]
 
-    def about(self, position: int) -> dict[str, Any]:
-        """Return what is known of a sample, and how to draw it."""
-        overlay = self._overlay(position, self._images[0])
-        counts = np.bincount(overlay.numbers.reshape(-1), minlength=len(overlay.names) + 1)
-        item = replace(self.dataset, fields=())[position]
-        row = item.row
-        place = item.geometry.affine @ np.array([*_centre(overlay), 1.0])
+    def about(self, position: int, field: str) -> dict[str, Any]:
+        """Return what is known of a sample, and where to look first in one of its images, which is not read.
+
+        Places are along the axes of ``Planes``: superior, anterior, right. Raises SpecError for an unknown image.
+        """
+        self._check(position, field)
+        glance, planes = self._glances(position, field), self._planes(position, field)
+        row = replace(self.dataset, fields=())[position].row
         return {
             "position": position,
             **{name: row.get(name) for name in ("sample_key", "case_key", "person_key", "split")},
-            "shape": list(overlay.numbers.shape),
-            "flat": overlay.numbers.shape[0] == 1,
-            "focus_mm": [-float(place[0]), -float(place[1]), float(place[2])],  # LPS to RAS, which the page draws in
+            "shape": list(planes.geometry.shape),
+            "flat": planes.flat,
+            "size": list(planes.size),
+            "focus": list(planes.turned_place(glance.focus)),
             "legend": [
-                {"name": name, "colour": COLOURS[n % len(COLOURS)], "voxels": int(counts[n + 1])}
-                for n, name in enumerate(overlay.names)
+                {"name": name, "colour": COLOURS[n % len(COLOURS)], "voxels": voxels}
+                for n, (name, voxels) in enumerate(glance.drawn)
             ],
             "facts": _shown(self.dataset, row),
         }
 
     def volume(self, position: int, field: str, channel: int) -> bytes:
-        """Return one image of a sample as a NIfTI file. Raises SpecError for an unknown one."""
-        voxels, affine = self._voxels(position, field, channel)
-        return _nifti(voxels, affine)
+        """Return an image of a sample as a NIfTI file, turned by ``Planes``. Raises SpecError for an unknown one."""
+        self._check(position, field, channel)
+        voxels = replace(self.dataset, fields=(field,))[position][field][channel]
+        small = voxels.dtype in (np.uint8, np.int16, np.uint16, np.int32, np.float32)
+        return _nifti(voxels if small else voxels.astype(np.float32), self._planes(position, field))
 
     def overlay(self, position: int, field: str) -> bytes:
-        """Return what is drawn over an image as a NIfTI file. Raises SpecError as ``volume``."""
-        return _nifti(self._overlay(position, field).numbers, self._voxels(position, field, 0)[1])
+        """Return what is drawn over an image as a NIfTI file, turned likewise. Raises SpecError as ``volume``."""
+        self._check(position, field)
+        return _nifti(overlay_of(self.dataset, position, field).numbers, self._planes(position, field))
 
-    def picture(self, position: int, field: str, channel: int, *, window: Sequence[float], masks: bool) -> bytes:
-        """Return an image of one slice as PNG, with the outlines of masks if they are wanted.
+    def picture(self, position: int, field: str, channel: int, look: Look) -> tuple[bytes, tuple[float, float]]:
+        """Return the slice to look at first as PNG, and the lowest and highest value shown.
 
-        Parameters
-        ----------
-        window
-            Lowest and highest value shown; empty: the 1st and 99.5th percentile.
+        Of an image of one slice, masks are drawn as outlines. Raises SpecError for an unknown image, window or plane.
         """
-        from PIL import Image
-
+        self._check(position, field, channel)
+        if look.plane not in PLANES:
+            raise SpecError("view: found a plane that is none, expected axial, coronal or sagittal")
         layout = self.dataset.layout(field)
-        coloured = layout.channels == 3 and not layout.channel_names
-        planes = [self._voxels(position, field, c)[0][0] for c in (range(3) if coloured else [channel])]
-        if not coloured:
-            low, high = window or np.percentile(planes[0], (1, 99.5))
-            planes = [(planes[0].astype(np.float32) - low) / max(high - low, 1e-6) * 255] * 3
-        rgb = np.clip(np.stack(planes, axis=-1), 0, 255).astype(np.uint8)
-        if masks:
-            rgb = _with_outlines(rgb, self._overlay(position, field).numbers[0])
-        sink = io.BytesIO()
-        Image.fromarray(rgb).save(sink, format="PNG", compress_level=1)
-        return sink.getvalue()
+        channels = self._slices(position, field, look.plane)
+        numbers = self._glances(position, field).numbers[look.plane]
+        if layout.channels == 3 and not layout.channel_names:
+            low, high = 0.0, 255.0
+            rgb = np.clip(np.moveaxis(channels, 0, -1), 0, 255).astype(np.uint8)
+        else:
+            low, high = _limits(channels[channel], self._windows(field, channel), look.window)
+            rgb = grey(channels[channel], low, high)
+        planes = self._planes(position, field)
+        if planes.flat:
+            return png(with_outlines(rgb, numbers) if look.opacity else rgb), (low, high)
+        rgb = with_fills(rgb, numbers, look.opacity) if look.opacity else rgb
+        return png(planes.squared(rgb, look.plane)), (low, high)
 
     @property
     def _images(self) -> tuple[str, ...]:
@@ -141,16 +173,20 @@ class Samples:
 
     def _channels(self, field: str) -> list[dict[str, Any]]:
         """Return the images in a field: one for each channel that has a name, else one for all."""
-        layout = self.dataset.layout(field)
-        names, units = layout.channel_names, layout.channel_units
+        names = self.dataset.layout(field).channel_names
         found = []
         for channel in range(len(names) or 1):
-            unit = units[channel] if channel < len(units) else layout.unit
-            windows = WINDOWS.get(unit, OTHERWISE)
-            shown = [{"name": name, "limits": limits} for name, limits in windows.items()]
             title = names[channel] if names else field
-            found.append({"field": field, "channel": channel, "title": title, "unit": unit, "windows": shown})
+            unit, windows = self._unit(field, channel), list(self._windows(field, channel))
+            found.append({"field": field, "channel": channel, "title": title, "unit": unit, "windows": windows})
         return found
+
+    def _unit(self, field: str, channel: int) -> str:
+        layout = self.dataset.layout(field)
+        return layout.channel_units[channel] if channel < len(layout.channel_units) else layout.unit
+
+    def _windows(self, field: str, channel: int) -> Mapping[str, tuple[float, float] | None]:
+        return WINDOWS.get(self._unit(field, channel), OTHERWISE)
 
     def _check(self, position: int, field: str, channel: int = 0) -> None:
         if not 0 <= position < len(self.dataset) or field not in self._images:
@@ -158,34 +194,48 @@ class Samples:
         if not 0 <= channel < self.dataset.layout(field).channels:
             raise SpecError("view: found a channel that the image does not have, expected one of the list")
 
-    def _voxels(self, position: int, field: str, channel: int) -> tuple[NDArray[Any], Affine]:
-        self._check(position, field, channel)
-        channels, affine = self._decoded(position, field)
-        voxels = channels[channel]
-        small = voxels.dtype in (np.uint8, np.int16, np.uint16, np.int32, np.float32)
-        return voxels if small else voxels.astype(np.float32), affine
-
-    def _overlay(self, position: int, field: str) -> Overlay:
-        self._check(position, field)
-        return self._drawn(position, field)
+    @cached_property
+    def _glances(self) -> Callable[[int, str], Glance]:
+        """What lies over an image, of the samples near the one in view: small, and their masks are read once."""
+        return lru_cache(maxsize=KEPT)(self._glance)
 
     @cached_property
-    def _decoded(self) -> Callable[[int, str], tuple[NDArray[Any], Affine]]:
-        """The channels of an image and its affine: the last one is kept, for what lies over it is asked for next."""
-        return lru_cache(maxsize=1)(self._decode)
+    def _slices(self) -> Callable[[int, str, str], NDArray[Any]]:
+        """The slice of an image to look at first, as (channel, row, column), of the samples near the one in view."""
+        return lru_cache(maxsize=KEPT)(self._slice)
 
-    @cached_property
-    def _drawn(self) -> Callable[[int, str], Overlay]:
-        """What lies over an image: the last ones are kept, which are counted first and sent afterwards."""
-        return lru_cache(maxsize=2)(partial(overlay_of, self.dataset))
+    def _glance(self, position: int, field: str) -> Glance:
+        overlay, planes = overlay_of(self.dataset, position, field), self._planes(position, field)
+        voxels = overlay.voxels()
+        focus = _centre(overlay)
+        if not any(voxels) and field != self._images[0]:  # look where one looks in the first image
+            first = self._glances(position, self._images[0])
+            place = planes.geometry.to_voxel(self._planes(position, self._images[0]).geometry.to_world(first.focus))
+            s, r, c = np.clip(np.rint(place[0]), 0, np.array(planes.geometry.shape) - 1).astype(int).tolist()
+            focus = (s, r, c)
+        numbers = {}
+        for plane in PLANES:
+            start, shape = planes.box(focus, plane)
+            box = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
+            numbers[plane] = planes.seen(overlay.numbers[box], plane).copy()  # not a view, which would keep all
+        return Glance(tuple(zip(overlay.names, voxels, strict=True)), focus, numbers)
 
-    def _decode(self, position: int, field: str) -> tuple[NDArray[Any], Affine]:
-        item = replace(self.dataset, fields=(field,))[position]
-        return item[field], ras_affine(item.geometry_of(field))
+    def _slice(self, position: int, field: str, plane: str) -> NDArray[Any]:
+        planes = self._planes(position, field)
+        start, shape = planes.box(self._glances(position, field).focus, plane)
+        channels = replace(self.dataset, fields=(field,)).crop(position, start, shape)[field]
+        return np.stack([planes.seen(box, plane) for box in channels])
+
+    def _planes(self, position: int, field: str) -> Planes:
+        grid = self.dataset.layout(field).grid
+        column = f"grid.{grid}.affine" if grid else "affine"
+        affine = replace(self.dataset, fields=())[position].values([column])[column]
+        s, r, c = self.dataset.shape(int(self.dataset.rows[position]), field)[1:]
+        return Planes(Geometry((s, r, c), np.reshape(affine, (4, 4))))
 
 
-def _nifti(voxels: NDArray[Any], affine: Affine) -> bytes:
-    """Return a NIfTI file of (slice, row, column) voxels; ``affine`` maps them to RAS mm.
+def _nifti(voxels: NDArray[Any], planes: Planes) -> bytes:
+    """Return a NIfTI file of (slice, row, column) voxels, turned, and with a matrix that only scales.
 
     It is not compressed: on one machine, that took longer than all else together.
     """
@@ -193,36 +243,34 @@ def _nifti(voxels: NDArray[Any], affine: Affine) -> bytes:
         import nibabel
     except ImportError as error:
         raise MissingExtra("nibabel") from error
-    image = nibabel.Nifti1Image(voxels.transpose(2, 1, 0), affine[:, [2, 1, 0, 3]])
+    image = nibabel.Nifti1Image(planes.turned(voxels).transpose(2, 1, 0), planes.affine)
     image.header.set_xyzt_units("mm")
     data: bytes = image.to_bytes()
     return data
 
 
-def _centre(overlay: Overlay) -> tuple[float, float, float]:
+def _limits(
+    values: NDArray[Any], windows: Mapping[str, tuple[float, float] | None], window: str
+) -> tuple[float, float]:
+    """Return the lowest and highest value shown in a window. Raises SpecError for one that the image does not have."""
+    if window not in windows:
+        raise SpecError(f"view: found a window that the image does not have, expected one of {', '.join(windows)}")
+    found = windows[window]
+    if found is not None:
+        return found
+    low, high = (values.min(), values.max()) if window == WHOLE else np.percentile(values, (1, 99.5))
+    return float(low), float(high)
+
+
+def _centre(overlay: Overlay) -> Three:
     """Return the (slice, row, column) to look at first: the middle of what is drawn in its fullest slice."""
     level = overlay.fullest
     drawn = np.argwhere(overlay.numbers[level])
     if not len(drawn):
         _, rows, columns = overlay.numbers.shape
-        return float(level), (rows - 1) / 2, (columns - 1) / 2
-    row, column = drawn.mean(axis=0)
-    return float(level), float(row), float(column)
-
-
-def _with_outlines(rgb: NDArray[np.uint8], numbers: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Draw the outline of each region of a number in its colour."""
-    padded = np.pad(numbers, 1, mode="edge")
-    same = (padded[:-2, 1:-1] == numbers) & (padded[2:, 1:-1] == numbers)
-    border = (numbers > 0) & ~(same & (padded[1:-1, :-2] == numbers) & (padded[1:-1, 2:] == numbers))
-    lines = np.where(border, numbers, 0)
-    for _ in range(max(rgb.shape) // THICKER):  # one pixel of a radiograph is too thin a line on a screen
-        around = np.pad(lines, 1)
-        beside = (around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:])
-        lines = np.maximum.reduce([lines, *beside])
-    drawn, border = rgb.copy(), lines > 0
-    drawn[border] = np.array(COLOURS, np.uint8)[(lines[border].astype(int) - 1) % len(COLOURS)]
-    return drawn
+        return level, rows // 2, columns // 2
+    row, column = np.rint(drawn.mean(axis=0)).astype(int).tolist()
+    return level, row, column
 
 
 def _shown(dataset: Dataset, row: Mapping[str, Any]) -> list[dict[str, Any]]:

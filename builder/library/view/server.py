@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from builder.errors import BuilderError, SpecError
 from builder.library.view.marks import Marks
-from builder.library.view.samples import Samples
+from builder.library.view.samples import Look, Samples
 
 LOOPBACK = "127.0.0.1"
 HOSTS = ("127.0.0.1", "localhost")
@@ -141,7 +141,7 @@ class Handler(BaseHTTPRequestHandler):
         encoding = {"Content-Encoding": answer.encoding} if answer.encoding else {}
         closing = {"Connection": "close"} if self.close_connection else {}
         sizes = {"Content-Type": answer.kind, "Content-Length": str(len(answer.data))}
-        for name, value in {**HEADERS, **sizes, **encoding, **closing}.items():
+        for name, value in {**HEADERS, **sizes, **encoding, **closing, **answer.headers}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(answer.data)
@@ -198,18 +198,16 @@ class _DatasetSite:
                 per_case = asked.get("per_case") == "1"
                 chosen = samples.chosen(asked.get("where", ""), asked.get("split", ""), per_case=per_case)
                 return as_json({"positions": chosen})
-            case ["api", "sample", position]:
-                return as_json(samples.about(number_in(position)))
+            case ["api", "sample", position, name]:
+                return as_json(samples.about(number_in(position), name))
             case ["volume", position, name, channel]:
                 return Answer(samples.volume(number_in(position), name, number_in(channel)), _NIFTI)
             case ["overlay", position, name]:
                 return Answer(samples.overlay(number_in(position), name), _NIFTI)
             case ["picture", position, name, channel]:
-                window = [_real(asked[limit]) for limit in ("low", "high") if limit in asked]
-                limits = window if len(window) == 2 else []
-                masks = asked.get("masks") == "1"
-                png = samples.picture(number_in(position), name, number_in(channel), window=limits, masks=masks)
-                return Answer(png, "image/png")
+                look = Look(asked.get("plane", ""), asked.get("window", ""), _share(asked.get("opacity", "")))
+                png, limits = samples.picture(number_in(position), name, number_in(channel), look)
+                return Answer(png, "image/png", headers={LIMITS: json.dumps(limits)})
         raise Refused(HTTPStatus.NOT_FOUND, "found nothing there")
 
     def post(self, path: str, document: Any) -> Answer:
@@ -225,6 +223,8 @@ class _DatasetSite:
 
 
 _NIFTI = "application/octet-stream"
+LIMITS = "X-Limits"
+"""Header of a picture: the lowest and highest value shown, with which the viewer goes on."""
 
 
 def as_json(document: Any) -> Answer:
@@ -251,8 +251,11 @@ def number_in(text: str) -> int:
     return int(text)
 
 
-def _real(text: str) -> float:
+def _share(text: str) -> float:
     try:
-        return float(text)
+        share = float(text)
     except ValueError:
-        raise SpecError("view: found no number in the window, expected its lowest and highest value") from None
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise SpecError("view: found no opacity in the address, expected a number from 0 to 1")
+    return share

@@ -2,12 +2,13 @@
 // The page of `builder view`: all it shows comes from the server that gave it, below the token of its own address.
 
 const $ = (id) => document.getElementById(id);
-const PLANES = { axial: 2, coronal: 1, sagittal: 0, all: 2 }; // the axis along which the slider moves
+const PLANES = { axial: 0, coronal: 1, sagittal: 2, all: 0 }; // the axis of superior, anterior, right along which the slider moves
+const SIDES = { axial: ["A", "R"], coronal: ["S", "R"], sagittal: ["S", "P"] }; // what lies above and to the left
 const AHEAD = [1, 2, 3, -1]; // samples that are made ready before they are asked for, from the one in view
 
 const state = { dataset: null, positions: [], at: 0, sample: null, marked: new Set(), image: 0, window: 0, plane: "axial",
-  opacity: 0.5, masks: true, turn: 0 };
-const fetched = new Map(); // address -> promise of its content, decoded; only those near the sample in view
+  opacity: 0.5, masks: true, turn: 0, opening: null, leaving: new AbortController(), drawing: 0 };
+const fetched = new Map(); // address -> promise of its content; only those near the sample in view
 
 const viewer = new niivue.Niivue({
   backColor: [0, 0, 0, 1], show3Dcrosshair: false, crosshairWidth: 0, isRadiologicalConvention: true, loadingText: "",
@@ -34,24 +35,18 @@ function kept(path, read) {
   return fetched.get(path);
 }
 const asJson = (answer) => answer.json();
-const asUrl = (answer) => answer.blob().then((blob) => URL.createObjectURL(blob));
-const asVolume = (answer) => answer.arrayBuffer().then((url) => niivue.NVImage.loadFromUrl({ url, name: "volume.nii", colormap: "gray" }));
+const asPicture = async (answer) => ({ url: URL.createObjectURL(await answer.blob()), limits: JSON.parse(answer.headers.get("X-Limits")) });
 
 function image() { return state.dataset.images[state.image]; }
-function limits() { return image().windows[state.window]; }
+function opacity() { return state.masks ? state.opacity : 0; }
 function pathOfPicture(position) {
-  const wanted = limits().limits;
-  const range = wanted ? `low=${wanted[0]}&high=${wanted[1]}&` : "";
-  return `picture/${position}/${image().field}/${image().channel}?${range}masks=${state.masks && state.opacity > 0 ? 1 : 0}`;
+  const look = { plane: state.plane === "all" ? "axial" : state.plane, window: image().windows[state.window], opacity: opacity() };
+  return `picture/${position}/${image().field}/${image().channel}?${new URLSearchParams(look)}`;
 }
 
-// Everything of one sample, ready to be drawn: what is known of it, then the address of its picture, or its volumes.
-async function load(position) {
-  const sample = await kept(`api/sample/${position}`, asJson);
-  if (sample.flat) return { sample, shown: [await kept(pathOfPicture(position), asUrl)] };
-  const { field, channel } = image();
-  const paths = [`volume/${position}/${field}/${channel}`, ...(sample.legend.length ? [`overlay/${position}/${field}`] : [])];
-  return { sample, shown: await Promise.all(paths.map((path) => kept(path, asVolume))) };
+// What is known of one sample, and its picture.
+function load(position) {
+  return Promise.all([kept(`api/sample/${position}/${image().field}`, asJson), kept(pathOfPicture(position), asPicture)]);
 }
 
 // One after the other, so that the next sample comes first; whoever goes on meanwhile begins anew from there.
@@ -67,54 +62,106 @@ function forget(near) {
   for (const [path, content] of fetched) {
     if (near.has(Number(path.split("/")[path.startsWith("api") ? 2 : 1]))) continue;
     fetched.delete(path);
-    content.then((url) => typeof url === "string" && URL.revokeObjectURL(url), () => {});
+    content.then(({ url }) => url && URL.revokeObjectURL(url), () => {});
   }
 }
 
 function tell(message) { $("message").textContent = message; }
 
+// The picture of a sample, which the server draws. The viewer takes its place when somebody asks for more.
 async function show() {
   const turn = ++state.turn;
   const position = state.positions[state.at];
+  state.leaving.abort();
+  state.opening = null;
+  $("loading").hidden = true;
   $("count").textContent = `${state.positions.length ? state.at + 1 : 0} of ${state.positions.length}`;
   $("empty").hidden = state.positions.length > 0;
   if (position === undefined) {
     state.sample = null;
-    $("canvas").hidden = $("picture").hidden = true;
+    $("canvas").hidden = $("picture").hidden = $("above").hidden = $("beside").hidden = true;
     document.body.dataset.shown = "none";
     return;
   }
   try {
-    const { sample, shown } = await load(position);
+    const [sample, { url }] = await load(position);
     if (turn !== state.turn) return; // somebody went on meanwhile
-    state.sample = sample;
-    document.body.classList.toggle("flat", sample.flat);
-    document.querySelectorAll(".deep").forEach((label) => { label.hidden = sample.flat; });
-    $("canvas").hidden = sample.flat;
-    $("picture").hidden = !sample.flat;
-    if (sample.flat) { $("picture").src = shown[0]; await $("picture").decode(); } else draw(sample, shown);
+    $("picture").src = url;
+    await $("picture").decode();
     if (turn !== state.turn) return;
+    state.sample = sample;
+    document.querySelectorAll(".deep").forEach((label) => { label.hidden = sample.flat; });
+    showPicture(true);
+    tellSlider(sample.focus);
     tellSample();
     tell("");
     document.body.dataset.shown = String(position);
+    if (state.plane === "all") withVolume(turnViewer);
     forget(new Set([0, ...AHEAD].map((by) => state.positions[state.at + by])));
     loadAhead(turn);
   } catch (error) { if (turn === state.turn) tell(error.message); }
 }
 
+function showPicture(shown) {
+  $("picture").hidden = !shown;
+  $("canvas").hidden = shown;
+  const lettered = shown && !state.sample.flat; // the viewer draws its own
+  $("above").hidden = $("beside").hidden = !lettered;
+  if (lettered) [$("above").textContent, $("beside").textContent] = SIDES[state.plane] || SIDES.axial;
+  Object.assign(document.body.dataset, { viewer: !shown, plane: state.plane }); // for tests and benchmarks
+}
+
+// Does what needs the whole volume. It is fetched first where the picture is still in view.
+function withVolume(action) {
+  if (!state.sample || state.sample.flat) return;
+  const turn = state.turn;
+  state.opening ||= open(turn);
+  state.opening.then(() => { if (turn === state.turn) action(); }, (error) => {
+    if (turn !== state.turn) return;
+    state.opening = null;
+    $("loading").hidden = true;
+    tell(error.message);
+  });
+}
+
+let attached = null; // whoever looks at pictures only needs no WebGL
+
+async function open(turn) {
+  const { position, legend } = state.sample;
+  const { field, channel } = image();
+  $("loading").hidden = false;
+  state.leaving = new AbortController();
+  const paths = [`volume/${position}/${field}/${channel}`, ...(legend.length ? [`overlay/${position}/${field}`] : [])];
+  const { signal } = state.leaving;
+  const volumes = await Promise.all(paths.map(async (path) => {
+    const answer = await fetch(path, { signal });
+    if (!answer.ok) throw new Error((await answer.json()).error);
+    return niivue.NVImage.loadFromUrl({ url: await answer.arrayBuffer(), name: "volume.nii", colormap: "gray" });
+  }));
+  const { limits } = await kept(pathOfPicture(position), asPicture);
+  if (turn !== state.turn) return;
+  $("canvas").hidden = false; // below the picture, so that the viewer knows its size
+  attached ||= viewer.attachToCanvas($("canvas")).then(leaveOutGradients);
+  await attached;
+  if (turn !== state.turn) return;
+  draw(volumes, limits);
+  showPicture(false);
+  $("loading").hidden = true;
+}
+
 // All at once: the viewer computes every layer anew whenever a volume is added to it.
-function draw(sample, volumes) {
+function draw(volumes, limits) {
+  const { legend, focus, size } = state.sample;
   const [first, overlay] = volumes;
-  state.automatic = [first.robust_min, first.robust_max];
   if (overlay) {
-    const colours = [[0, 0, 0], ...sample.legend.map((entry) => entry.colour)];
+    const colours = [[0, 0, 0], ...legend.map((entry) => entry.colour)];
     overlay.setColormapLabel({ R: colours.map((c) => c[0]), G: colours.map((c) => c[1]), B: colours.map((c) => c[2]),
-      A: colours.map((_, n) => (n ? 255 : 0)), I: colours.map((_, n) => n), labels: ["", ...sample.legend.map((e) => e.name)] });
+      A: colours.map((_, n) => (n ? 255 : 0)), I: colours.map((_, n) => n), labels: ["", ...legend.map((e) => e.name)] });
   }
   Object.assign(viewer, { volumes, back: first, overlays: volumes.slice(1) });
-  setLook();
-  viewer.scene.crosshairPos = viewer.mm2frac(sample.focus_mm);
-  setPlane();
+  setLook(limits);
+  viewer.scene.crosshairPos = [2, 1, 0].map((axis) => (focus[axis] + 0.5) / size[axis]);
+  turnViewer();
   viewer.drawScene();
 }
 
@@ -135,42 +182,59 @@ function leaveOutGradients() {
   for (const name of ["blurShader", "gradientPrePassShader", "sobelFirstOrderShader", "sobelSecondOrderShader"]) viewer[name] = nothing;
 }
 
-function setPlane() {
+function setPlane(plane) {
+  state.plane = $("plane").value = plane;
+  if (state.opening || plane === "all") withVolume(turnViewer); else show();
+}
+
+function turnViewer() {
   const types = { axial: viewer.sliceTypeAxial, coronal: viewer.sliceTypeCoronal, sagittal: viewer.sliceTypeSagittal,
     all: viewer.sliceTypeMultiplanar };
-  $("plane").value = state.plane;
-  const axis = PLANES[state.plane];
-  const count = viewer.volumes.length ? viewer.volumes[0].dimsRAS[axis + 1] : 1;
-  $("slice").max = count - 1;
-  $("slice").value = Math.min(count - 1, Math.floor(viewer.scene.crosshairPos[axis] * count));
+  tellSlider(placeInViewer());
   if (viewer.opts.sliceType !== types[state.plane]) viewer.setSliceType(types[state.plane]);
+  document.body.dataset.plane = state.plane;
+}
+
+function placeInViewer() {
+  return state.sample.size.map((count, axis) => Math.min(count - 1, Math.floor(viewer.scene.crosshairPos[2 - axis] * count)));
+}
+
+function tellSlider(place) {
+  const axis = PLANES[state.plane];
+  $("slice").max = state.sample.size[axis] - 1;
+  $("slice").value = place[axis];
 }
 
 function setSlice(number) {
+  $("slice").value = number; // the nearest one that there is
+  withVolume(() => { state.drawing ||= requestAnimationFrame(drawSlice); }); // once for all that were asked for
+}
+
+function drawSlice() {
+  state.drawing = 0;
+  if (document.body.dataset.viewer !== "true") return;
   const axis = PLANES[state.plane];
-  const count = Number($("slice").max) + 1;
-  const chosen = Math.max(0, Math.min(count - 1, number));
-  viewer.scene.crosshairPos[axis] = (chosen + 0.5) / count;
-  $("slice").value = chosen;
+  viewer.scene.crosshairPos[2 - axis] = (Number($("slice").value) + 0.5) / state.sample.size[axis];
   viewer.drawScene();
 }
 
-// Window and masks: of a picture they are drawn by the server, of a volume by the viewer.
-function setLook() {
-  $("window").value = String(state.window);
-  $("opacity").value = state.masks ? state.opacity : 0;
+// Window and masks, in the viewer as in the picture.
+function setLook([low, high]) {
   const [first, overlay] = viewer.volumes;
-  if (!first || !state.automatic) return;
-  const { name, limits: wanted } = limits();
-  const whole = [first.global_min, first.global_max];
-  [first.cal_min, first.cal_max] = wanted || (name === "automatic" ? state.automatic : whole);
-  if (overlay) overlay.opacity = state.masks ? state.opacity : 0;
+  [first.cal_min, first.cal_max] = [low, high];
+  if (overlay) overlay.opacity = opacity();
   viewer.updateGLVolume();
 }
 
-function again() {
-  if (state.sample && state.sample.flat) show();
-  setLook();
+async function again() {
+  $("window").value = String(state.window);
+  $("opacity").value = opacity();
+  if (!state.opening) return show();
+  const turn = state.turn;
+  try {
+    const { limits } = await kept(pathOfPicture(state.sample.position), asPicture);
+    if (turn === state.turn) withVolume(() => setLook(limits));
+  } catch (error) { if (turn === state.turn) tell(error.message); }
 }
 
 function rows(table, facts) {
@@ -231,17 +295,11 @@ function step(by) {
   show();
 }
 
-function turnTo(name, options, setter) {
-  const at = (options.indexOf(state[name]) + 1) % options.length;
-  state[name] = options[at];
-  setter();
-}
-
 function setImage(number) {
   state.image = number;
   state.window = 0;
   $("image").value = String(number);
-  $("window").replaceChildren(...image().windows.map(({ name }, n) => new Option(name, n)));
+  $("window").replaceChildren(...image().windows.map((name, n) => new Option(name, n)));
 }
 
 async function filter() {
@@ -261,7 +319,7 @@ const KEYS = {
   ArrowUp: () => setSlice(Number($("slice").value) + 1), ArrowDown: () => setSlice(Number($("slice").value) - 1),
   w: () => { state.window = (state.window + 1) % image().windows.length; again(); },
   m: () => { state.masks = !state.masks; again(); },
-  v: () => turnTo("plane", Object.keys(PLANES), setPlane),
+  v: () => { const planes = Object.keys(PLANES); setPlane(planes[(planes.indexOf(state.plane) + 1) % planes.length]); },
   i: () => { setImage((state.image + 1) % state.dataset.images.length); show(); },
   "/": () => $("where").focus(),
 };
@@ -284,13 +342,16 @@ function listen() {
   $("mark_person").addEventListener("click", KEYS.X);
   $("image").addEventListener("change", () => { setImage(Number($("image").value)); show(); });
   $("window").addEventListener("change", () => { state.window = Number($("window").value); again(); });
-  $("plane").addEventListener("change", () => { state.plane = $("plane").value; setPlane(); });
+  $("plane").addEventListener("change", () => setPlane($("plane").value));
   $("slice").addEventListener("input", () => setSlice(Number($("slice").value)));
   $("opacity").addEventListener("input", () => { state.opacity = Number($("opacity").value); state.masks = true; again(); });
-  viewer.onLocationChange = () => {
-    const axis = PLANES[state.plane];
-    $("slice").value = Math.floor(viewer.scene.crosshairPos[axis] * (Number($("slice").max) + 1));
-  };
+  $("picture").addEventListener("click", () => withVolume(() => {}));
+  $("picture").addEventListener("wheel", (event) => {
+    if (state.sample.flat) return;
+    event.preventDefault();
+    setSlice(Number($("slice").value) + Math.sign(event.deltaY));
+  }, { passive: false });
+  viewer.onLocationChange = () => { if (document.body.dataset.viewer === "true") tellSlider(placeInViewer()); };
 }
 
 async function begin() {
@@ -308,8 +369,6 @@ async function begin() {
   setImage(0);
   tellMarks();
   listen();
-  await viewer.attachToCanvas($("canvas"));
-  leaveOutGradients();
   await filter();
 }
 
