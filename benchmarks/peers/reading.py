@@ -16,6 +16,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +166,81 @@ def litdata(folder: Path, patches: Any, volumes: list[Any]) -> Iterator[Contesta
     yield "litdata", "uncompressed", lambda: sum(1 for _ in dataset)
 
 
-PREPARE = (nnunet, monai, torchio, webdataset, mosaic, litdata)
+def mlarray(folder: Path, patches: Any, volumes: list[Any]) -> Iterator[Contestant]:
+    """mlarray's files in its own defaults and for these crops; the quicker counts. A random crop of each."""
+    import blosc2
+    from mlarray import MLArray
+
+    blosc2.set_nthreads(1)
+    for patch in ("default", EDGE):
+        arrays = []
+        for number, volume in enumerate(volumes):
+            path = folder / f"{patch}-{number}.mla"
+            MLArray(volume, patch_size=patch).save(path)
+            arrays.append(MLArray.open(path, dparams={"nthreads": 1}))
+        yield f"mlarray, random crop, patch size {patch}", "crops out of volumes", partial(crops, arrays)
+
+
+def medh5(folder: Path, patches: Any, volumes: list[Any]) -> Iterator[Contestant]:
+    """medh5's files for training, a random crop of each."""
+    import medh5 as library
+
+    library.set_threads(1)
+    for codec in ("balanced", "training"):
+        arrays = []
+        for number, volume in enumerate(volumes):
+            path = folder / f"{codec}-{number}.medh5"
+            with library.create(str(path), sample_id=str(number), subject_id=str(number), codec=codec) as writer:
+                writer.add_timepoint("tp0", label="first", days_from_baseline=0)
+                writer.add_grid(
+                    "ct", shape=volume.shape, spacing=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0), timepoint="tp0"
+                )
+                writer.add_image("CT", volume, grid="ct", modality="CT", value_type="quantitative", value_units="HU")
+            arrays.append(Medh5(library.open(str(path)).images["CT"]))
+        yield f"medh5, random crop, codec {codec}", "crops out of volumes", partial(crops, arrays)
+
+
+@dataclass(frozen=True)
+class Medh5:
+    """An image of a file, with the shape and boxes of an array."""
+
+    image: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the whole image."""
+        return tuple(self.image.shape)
+
+    def __getitem__(self, box: tuple[slice, ...]) -> Any:
+        return self.image.read(box)
+
+
+def zarrs(folder: Path, patches: Any, volumes: list[Any]) -> Iterator[Contestant]:
+    """zarr-python with the pipeline of zarrs, on the arrays that the builder's reader reads."""
+    import zarr
+
+    zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1})
+    arrays = [
+        zarr.open_array(str(p.parent), mode="r") for p in sorted((folder.parent / "patches").rglob("image/zarr.json"))
+    ]
+    yield (
+        "zarrs' pipeline in zarr-python",
+        "the same arrays",
+        lambda: sum(len([a[i] for i in range(a.shape[0])]) for a in arrays),
+    )
+
+
+def crops(arrays: list[Any]) -> int:
+    """Read a random crop of one array after the other."""
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        array = arrays[number % len(arrays)]
+        s, r, c = (int(rng.integers(0, n - EDGE + 1)) for n in array.shape)
+        np.array(array[s : s + EDGE, r : r + EDGE, c : c + EDGE])
+    return 12
+
+
+PREPARE = (nnunet, monai, torchio, webdataset, mosaic, litdata, mlarray, medh5, zarrs)
 
 if __name__ == "__main__":
     main()
