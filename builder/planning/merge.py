@@ -77,16 +77,21 @@ Query = Callable[[str], Iterator[pa.RecordBatch]]
 def _in_memory(parts: Sequence[Path]) -> Iterator[Query]:
     table = pa.concat_tables([pq.ParquetFile(part).read(use_threads=False) for part in parts]).cast(INSTANCES)
     table = ordered(table, ORDER)
+    masks = _masks(table)
+    yield lambda which: iter(table.filter(masks[which]).combine_chunks().to_batches(max_chunksize=BATCH_ROWS))
+
+
+def _masks(table: pa.Table) -> dict[str, pa.Array]:
+    """Return which rows go where, by status and SOP class."""
     is_instance, is_file = (pc.equal(table["status"], status) for status in ("instance", "file"))
     is_annotation = pc.fill_null(pc.match_like(table["sop_class_uid"], ANNOTATION_CLASSES[0]), False)
     for pattern in ANNOTATION_CLASSES[1:]:
         is_annotation = pc.or_(is_annotation, pc.fill_null(pc.match_like(table["sop_class_uid"], pattern), False))
-    masks = {
+    return {
         IMAGES: pc.and_not(is_instance, is_annotation),
         ANNOTATIONS: pc.or_(pc.and_(is_instance, is_annotation), is_file),
         LEFTOVERS: pc.invert(pc.or_(is_instance, is_file)),
     }
-    yield lambda which: iter(table.filter(masks[which]).combine_chunks().to_batches(max_chunksize=BATCH_ROWS))
 
 
 @contextmanager
@@ -100,16 +105,30 @@ def _out_of_core(parts: Sequence[Path]) -> Iterator[Query]:
         LEFTOVERS: "status NOT IN ('instance', 'file')",
     }
     order = ", ".join(f"{name} NULLS LAST" for name in ORDER)
+    holding = _holding(parts)
     with duckdb.connect(config={"threads": 1, "preserve_insertion_order": True}) as database:
-        database.read_parquet([str(part) for part in parts]).create_view("parts")
 
         def query(which: str) -> Iterator[pa.RecordBatch]:
-            found = database.sql(f"SELECT * FROM parts WHERE {conditions[which]} ORDER BY {order}")
+            if not holding[which]:
+                return
+            rows = database.read_parquet(holding[which])
+            found = rows.query("parts", f"SELECT * FROM parts WHERE {conditions[which]} ORDER BY {order}")
             for batch in found.to_arrow_reader(BATCH_ROWS):
                 table = pa.Table.from_batches([batch]).select(INSTANCES.names).cast(INSTANCES)
                 yield table.combine_chunks().to_batches()[0]
 
         yield query
+
+
+def _holding(parts: Sequence[Path]) -> dict[str, list[str]]:
+    """Return which parts hold rows of each kind: a query decodes every column of every row of a file that it reads."""
+    found: dict[str, list[str]] = {IMAGES: [], ANNOTATIONS: [], LEFTOVERS: []}
+    for part in parts:
+        masks = _masks(pq.ParquetFile(part).read(columns=["status", "sop_class_uid"], use_threads=False))
+        for which, mask in masks.items():
+            if pc.any(mask).as_py():
+                found[which].append(str(part))
+    return found
 
 
 def _chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

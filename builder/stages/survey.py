@@ -152,12 +152,11 @@ def survey(
         names.extend([name] * len(held))
         numbers.extend(places)
     membership = pa.table([pa.array(names, TEXT), pa.array(numbers, pa.int32())], schema=MEMBERSHIP)
-    stacks = pa.concat_tables([kept.stacks, pa.Table.from_pylist(rows, schema=STACKS)]).take(
-        pa.array(order, pa.int64())
-    )
+    made = _with_types(pa.Table.from_pylist(rows, schema=STACKS), rules)
+    stacks = pa.concat_tables([kept.stacks, made]).take(pa.array(order, pa.int64()))
     place = STACKS.get_field_index("chunk")
     stacks = stacks.set_column(place, STACKS.field(place), pa.repeat(pa.scalar(number, pa.int32()), len(order)))
-    return _with_types(stacks.combine_chunks(), rules), membership
+    return stacks.combine_chunks(), membership
 
 
 def _nameless(chunk: pa.Table, row: int) -> str:
