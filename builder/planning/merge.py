@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.sorting import ordered
 from builder.model.tables import INSTANCES
+from builder.planning.duplicates import MEMORY_LIMIT
 from builder.storage import Store
 
 CHUNK_ROWS = 4_000
@@ -42,7 +43,7 @@ def merge_parts(parts: Sequence[Path], store: Store) -> list[str]:
     Parameters
     ----------
     parts
-        Local Parquet files with schema INSTANCES.
+        Local Parquet files with schema INSTANCES. What does not fit into memory lies beside the first meanwhile.
     store
         Receives ``images/00000.parquet`` ... (rows with status ``instance`` of image objects, ordered by series; a
         series is never divided), ``annotations.parquet`` (annotation objects, and files that may be masks or tables)
@@ -106,7 +107,9 @@ def _out_of_core(parts: Sequence[Path]) -> Iterator[Query]:
     }
     order = ", ".join(f"{name} NULLS LAST" for name in ORDER)
     holding = _holding(parts)
-    with duckdb.connect(config={"threads": 1, "preserve_insertion_order": True}) as database:
+    # by default it would take most of the machine's memory, and then write identifiers into the current folder
+    limits = {"threads": 1, "memory_limit": MEMORY_LIMIT, "temp_directory": str(parts[0].parent)}
+    with duckdb.connect(config={**limits, "preserve_insertion_order": True}) as database:
 
         def query(which: str) -> Iterator[pa.RecordBatch]:
             if not holding[which]:
