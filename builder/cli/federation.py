@@ -25,13 +25,22 @@ Shown = Annotated[
 
 
 @site.command("offer")
-def site_offer(spec: Signed, policy: PolicyFile, to: Folder, cluster: Cluster = "serial", quiet: Quiet = False) -> None:
+def site_offer(
+    spec: Signed,
+    policy: PolicyFile,
+    to: Folder,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Read all images too, and tell limits of intensities and label sizes.")
+    ] = False,
+    cluster: Cluster = "serial",
+    quiet: Quiet = False,
+) -> None:
     """Plan locally and write offer.json: numbers of persons, to be read and approved before they leave."""
     from builder.run.federation import offer
     from builder.run.progress import open_progress
 
     with continuing("nothing was told"), open_progress(style(False, quiet)) as progress:
-        place = offer(spec, policy, to, cluster=cluster, progress=progress)
+        place = offer(spec, policy, to, cluster=cluster, measured=measure, progress=progress)
     typer.echo(f"{place}: read it with builder site show, and sign it with builder site approve")
 
 
@@ -211,15 +220,21 @@ def federate_plan(
     key: Key,
     to: Out,
     number: Number = 1,
-    fit: Annotated[
+    fit_spacing: Annotated[
         bool, typer.Option("--fit-spacing", help="Resample to the median spacing of all sites instead of the spec's.")
+    ] = False,
+    fit_clip: Annotated[
+        bool, typer.Option("--fit-clip", help="Limit intensities to the median limits of all sites, not of each image.")
     ] = False,
 ) -> None:
     """Make the joint plan of some offers: quotas for each site and stratum, and how the sites differ."""
     from builder.federation.coordinating import plan_offers
+    from builder.federation.joint import Fitted
     from builder.federation.showing import shown
 
-    data, plan = plan_offers(spec, offers, key, sequence=number, fit=fit)
+    wanted: dict[Fitted, bool] = {"spacing": fit_spacing, "clip": fit_clip}
+    fitted = [name for name, asked in wanted.items() if asked]
+    data, plan = plan_offers(spec, offers, key, sequence=number, fit=fitted)
     to.write_bytes(data)
     typer.echo(shown(plan))
 

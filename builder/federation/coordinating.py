@@ -2,12 +2,12 @@
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from builder.errors import LayoutError, SpecError
 from builder.federation.documents import Offer, Plan, Receipt, Spec, digest, written
-from builder.federation.joint import check_offers, make_plan
+from builder.federation.joint import Fitted, check_offers, make_plan
 from builder.federation.merging import Joined, join
 from builder.federation.signing import load_key, public_of, read_signed, sign
 from builder.specfile import parse_spec
@@ -48,9 +48,9 @@ def sign_spec(
 
 
 def plan_offers(
-    spec: Path, offers: Sequence[Path], key: Path, *, sequence: int, fit: bool = False
+    spec: Path, offers: Sequence[Path], key: Path, *, sequence: int, fit: Collection[Fitted] = ()
 ) -> tuple[bytes, Plan]:
-    """Return the signed joint plan of some offers, and the plan; ``fit`` also fits the spacing on their histograms."""
+    """Return the signed joint plan of some offers, and the plan; ``fit`` names what is fitted on their histograms."""
     private = load_key(key)
     signed = read_signed(spec.read_bytes(), Spec, where=str(spec), pinned={public_of(private): "the coordinator"})
     pinned = {public: site for site, public in signed.sites.items()}

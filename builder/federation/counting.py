@@ -13,6 +13,16 @@ from builder.federation.tables import Column, Counts, count
 from builder.federation.told import Repeater, Teller
 from builder.split.joint import level_of
 
+UNITS: Final[Mapping[str, tuple[float, ...]]] = {
+    "HU": (-3072, -1024, -1000, -950, -700, -200, -100, -50, 0, 50, 100, 150, 200, 300, 500, 1000, 2000, 3072),
+    "SUVbw": (0, 0.1, 0.25, 0.5, 1, 1.5, 2, 3, 4, 5, 7.5, 10, 15, 20, 30, 50),
+    "stored": (-32_768, 0, 1, 10, 50, 100, 200, 300, 500, 750, 1000, 1500, 2000, 3000, 5000, 10_000, 30_000),
+}
+"""Edges of the limits that ``clip_percent`` gives an image, by the unit of its values (``ValueDomain``)."""
+
+CLIPS: Final = ("clip_low", "clip_high")
+"""Quantities of those limits; their unit follows: ``clip_low of HU``."""
+
 EDGES: Final[Mapping[str, tuple[float, ...]]] = {
     "age_years": (0, 18, 30, 40, 50, 60, 70, 80, 90),
     "spacing_slice_mm": (0, 0.5, 1, 1.5, 2, 3, 4, 5, 7.5, 10),
@@ -20,6 +30,7 @@ EDGES: Final[Mapping[str, tuple[float, ...]]] = {
     "slices": (0, 1, 20, 50, 100, 200, 500, 1000),
     "intensity_median": (-1024, -900, -700, -300, -100, 0, 40, 80, 150, 300, 1000),
     "label_ml": (0, 0.1, 1, 3, 10, 30, 100, 300, 1000, 3000),
+    **{f"{end} of {unit}": edges for end in CLIPS for unit, edges in UNITS.items()},
 }
 """Edges of histograms. A bin holds values from its lower edge up to, but without, its upper edge.
 
@@ -28,7 +39,11 @@ by the names that the spec has for both.
 """
 
 BUILT: Final = ("intensity_median", "label_ml")
-"""Quantities of stored samples: receipts tell them, and offers, which nobody has built yet, do not."""
+"""Quantities that only a build knows: receipts tell them. An offer tells ``MEASURED`` where images are measured for it.
+"""
+
+MEASURED: Final = ("label_ml", *(f"{end} of {unit}" for end in CLIPS for unit in UNITS))
+"""Quantities that are measured for an offer, in images and labels."""
 
 MOST: Final[Mapping[str, float]] = {
     "age_years": 120,
@@ -37,6 +52,7 @@ MOST: Final[Mapping[str, float]] = {
     "slices": 10_000,
     "intensity_median": 65_535,
     "label_ml": 100_000,
+    **{f"{end} of {unit}": 10_000 if unit == "SUVbw" else 65_535 for end in CLIPS for unit in UNITS},
 }
 """Where the last bin of a quantity is taken to end; larger values are taken to lie there."""
 
@@ -62,7 +78,7 @@ def unstated(names: Iterable[str], table: pa.Table) -> list[str]:
 
 def kind_of(quantity: str) -> str:
     """Return the name by which ``EDGES`` knows a quantity: ``label_ml`` for that of any structure."""
-    return quantity.partition(" of ")[0]
+    return quantity if quantity in EDGES else quantity.partition(" of ")[0]
 
 
 def with_sizes(index: pa.Table, sizes: Mapping[str, str]) -> pa.Table:
@@ -79,6 +95,31 @@ def with_sizes(index: pa.Table, sizes: Mapping[str, str]) -> pa.Table:
         values = pc.divide(index[column], 1000.0) if known else pa.nulls(index.num_rows, pa.float64())
         index = index.append_column(quantity, values)
     return index
+
+
+def with_measures(rows: pa.Table, measured: pa.Table, sizes: Mapping[str, str]) -> pa.Table:
+    """Return series with what was measured of their cases, null where that is nothing.
+
+    Parameters
+    ----------
+    rows
+        With ``case_key``.
+    measured
+        One row a case: ``case_key``, ``unit``, ``clip_low`` and ``clip_high`` in this unit, and the volumes of
+        structures.
+    sizes
+        As ``with_sizes`` takes them.
+    """
+    place = {case: n for n, case in enumerate(measured["case_key"].to_pylist())}
+    own = measured.take(pa.array([place.get(case) for case in rows["case_key"].to_pylist()], pa.int64()))
+    for unit in UNITS:
+        in_unit = pc.fill_null(pc.equal(own["unit"], unit), False)
+        for end in CLIPS:
+            rows = rows.append_column(f"{end} of {unit}", pc.if_else(in_unit, own[end], None))
+    for column in sizes.values():
+        if column in own.column_names:
+            rows = rows.append_column(column, own[column])
+    return with_sizes(rows, sizes)
 
 
 def prefixes(names: Sequence[str]) -> list[tuple[str, ...]]:

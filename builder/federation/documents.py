@@ -116,6 +116,8 @@ class Plan(_Document):
     spacing_mm
         Fitted spacing along slice, row and column, which takes the place of the spec's; null for an axis that
         the spec keeps, and null where nothing was fitted.
+    clip
+        Fitted limits of intensities, which take the place of the spec's ``clip_percent``; null where they were not.
     """
 
     kind: Literal["plan"] = "plan"
@@ -129,6 +131,7 @@ class Plan(_Document):
     differences: list[Text]
     tables: list[Table]
     spacing_mm: Annotated[list[Millimetres | None], Field(min_length=3, max_length=3)] | None = None
+    clip: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
 
 
 class Receipt(_Document):

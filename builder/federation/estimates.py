@@ -83,8 +83,8 @@ def quantile_of_known(histogram: Tally, edges: Sequence[float], q: float) -> Est
 def median_bands(histogram: Tally) -> tuple[int, int, int]:
     """Return the first and last band in which the median person can lie, of two the lower one, and a likely one.
 
-    The last band also holds whoever has no value, who is in no median. In the likely band the median lies if numbers
-    that sites hide are at the middle of what they can be.
+    The last band also holds whoever has no value, who is in no median. In the likely band the median lies if those
+    whom sites hide are shared out evenly over the bands that they can be in.
     """
     width = len(histogram.columns[0].levels)
     order = np.arange(width, dtype=float)
@@ -93,8 +93,10 @@ def median_bands(histogram: Tally) -> tuple[int, int, int]:
     most = np.cumsum(_filled(histogram, order))
     at = (histogram.total - 1) // 2
     first, last = (int(np.searchsorted(counts, at, side="right")) for counts in (fewest, most))
-    middles = np.cumsum(np.sum(_ends(histogram), axis=0))
-    likely = int(np.searchsorted(middles, (middles[-1] - 1) // 2, side="right"))
+    low, high = _ends(histogram)
+    room = np.maximum(high - low, 0)
+    evenly = np.cumsum(low + room * ((histogram.total - low.sum()) / max(1, room.sum())))
+    likely = int(np.searchsorted(evenly, at + 1e-6, side="right"))
     return max(first - 1, 0), last, min(max(likely, first - 1, 0), last)
 
 

@@ -1,19 +1,25 @@
 """Offers of all sites to one joint plan: strata and pools, quotas, tables added up, and how the sites differ."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from typing import Literal
 
 from builder.errors import LayoutError
 from builder.federation.documents import Levels, Offer, Plan, Quota, Row, Spec, Table, digest
-from builder.federation.fitting import fit_spacing
+from builder.federation.fitting import fit_clip, fit_spacing
 from builder.federation.local import held_out
 from builder.federation.pooling import RULE, pool
 from builder.federation.quotas import quotas
 from builder.federation.told import disclosed
 from builder.specfile import parse_spec
 
+Fitted = Literal["spacing", "clip"]
+"""What of a spec can be fitted on merged histograms."""
 
-def make_plan(signed: Spec, offers: Mapping[str, Offer], *, sequence: int, nonce: str, fit: bool = False) -> Plan:
-    """Return the joint plan of the sites that offered; ``fit`` also fits the spacing. Raises as ``fit_spacing`` does.
+
+def make_plan(
+    signed: Spec, offers: Mapping[str, Offer], *, sequence: int, nonce: str, fit: Collection[Fitted] = ()
+) -> Plan:
+    """Return the joint plan of the sites that offered. Raises as ``fit_spacing`` and ``fit_clip`` do for ``fit``.
 
     Raises
     ------
@@ -34,7 +40,8 @@ def make_plan(signed: Spec, offers: Mapping[str, Offer], *, sequence: int, nonce
         ]
         for site, rows in found.counts.items()
     }
-    spacing = fit_spacing(spec, offers) if fit else None
+    spacing = fit_spacing(spec, offers) if "spacing" in fit else None
+    clip = fit_clip(spec, offers) if "clip" in fit else None
     return Plan(
         federation=signed.federation,
         sequence=sequence,
@@ -49,6 +56,7 @@ def make_plan(signed: Spec, offers: Mapping[str, Offer], *, sequence: int, nonce
             RULE,
             "quotas bind newcomers, also those whom two sites deal alike; whom a site's registry knows keeps the split",
             *(spacing.rules if spacing is not None else []),
+            *(clip.rules if clip is not None else []),
         ],
         differences=[
             *_differences(offers),
@@ -56,6 +64,7 @@ def make_plan(signed: Spec, offers: Mapping[str, Offer], *, sequence: int, nonce
         ],
         tables=added({site: [offer.strata, *offer.tables] for site, offer in offers.items()}),
         spacing_mm=None if spacing is None else spacing.mm,
+        clip=None if clip is None else clip.limits,
     )
 
 

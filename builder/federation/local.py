@@ -17,6 +17,7 @@ from builder.spec import DatasetSpec
 from builder.specfile import parse_spec
 from builder.split.options import Joint, Splits
 from builder.split.options import Quota as Share
+from builder.transforms.intensity import place_of_percent
 
 _TEMPLATE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}(/[^$]*)?")
 _SECRET = re.compile(r"\$\{(env|file):")
@@ -50,6 +51,9 @@ def local_spec(signed: Spec, policy: Policy, plan: Plan | None = None) -> tuple[
     document["splits"] = splits
     if plan is not None and plan.spacing_mm is not None:
         document["transforms"] = [_respaced(step, plan.spacing_mm) for step in document.get("transforms", ())]
+    place = place_of_percent(spec.transforms)
+    if plan is not None and plan.clip is not None and place is not None:
+        document["transforms"][place] |= {"clip_percent": None, "clip": plan.clip}
     local = DatasetSpec.model_validate(document)
     return local, _terms(local, policy)
 
@@ -90,6 +94,8 @@ class Terms:
         How many structures the labels declare that take ROIs or segments by their names.
     near
         Whether near copies of images count, and not equal pixels alone.
+    measures
+        Digest of what decides what is measured of whom: ``question``, and the transforms.
     """
 
     question: str
@@ -100,14 +106,16 @@ class Terms:
     sizes: Mapping[str, str] = field(default_factory=dict)
     structures: int = 0
     near: bool = True
+    measures: str = ""
 
 
 def _terms(spec: DatasetSpec, policy: Policy) -> Terms:
     """Return the terms of a site's spec and policy."""
     parts = [stated(block) for block in (spec.cohort, spec.volumes, spec.persons, *spec.clinical, *spec.sources)]
     splits = spec.splits
+    question = fingerprint(*parts, {name: stated(label) for name, label in spec.labels.items()})
     return Terms(
-        fingerprint(*parts, {name: stated(label) for name, label in spec.labels.items()}),
+        question,
         max(policy.k, spec.deid.anonymity.k if spec.deid.anonymity is not None else 0),
         splits.stratify,
         splits_of(splits),
@@ -120,6 +128,7 @@ def _terms(spec: DatasetSpec, policy: Policy) -> Terms:
         },
         structures(spec.labels),
         spec.leaks.pixels == "near",
+        fingerprint(question, *(stated(step) for step in spec.transforms)),
     )
 
 

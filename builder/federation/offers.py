@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,6 +12,7 @@ from builder.federation.counting import (
     BUILT,
     EDGES,
     HISTOGRAM,
+    MEASURED,
     binned,
     column_of,
     counts_of,
@@ -19,6 +21,7 @@ from builder.federation.counting import (
     tell_levels,
     tell_total,
     unstated,
+    with_measures,
 )
 from builder.federation.coverage import tell_coverage
 from builder.federation.documents import Offer, Spec, Table, Whose, digest
@@ -30,6 +33,9 @@ from builder.federation.told import Ledger, Teller, as_table, disclosed
 from builder.model.canonical import fingerprint
 from builder.model.keyed import Key
 from builder.report.people import one_row_each
+
+WAY: Final = "measures"
+"""Under which name the ledger notes by which transforms and labels what it told was measured."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +52,15 @@ class Newcomers:
         Versions, as a plan has them.
     covered
         Persons of the cohort with how many structures of all labels take a name of theirs.
+    measured
+        What was measured of their images and labels, as ``with_measures`` takes it; None where nothing was.
     """
 
     people: pa.Table
     series: pa.Table
     lock: Mapping[str, object]
     covered: Mapping[str, int] = field(default_factory=dict)
+    measured: pa.Table | None = None
 
 
 def make_offer(
@@ -80,6 +89,10 @@ def make_offer(
             raise
         ledger.told, tables = known, []
         withheld.append("everybody: not told beside what was told before")
+    if tables and found.measured is not None:
+        rows = with_measures(rows, found.measured, terms.sizes)
+        quantities = [quantity for quantity in policy.histograms if kind_of(quantity) in MEASURED]
+        tables += _tell_measures(teller, one_row_each(rows, quantities), quantities, terms, withheld)
     if tables and "coverage" in policy.tell:
         own = teller_of(ledger, key, judged(found.covered, terms), terms)
         tables += tell_coverage(own, found.covered, terms.structures, withheld)
@@ -114,9 +127,12 @@ def make_offer(
 
 def _absent(names: Sequence[str], rows: pa.Table) -> Iterator[str]:
     """Yield a line for each column or quantity that an offer does not have."""
-    built = [name for name in names if kind_of(name) in BUILT]
+    missing = [name for name in names if name not in rows.column_names]
+    built = [name for name in missing if kind_of(name) in BUILT]
     yield from (f"{name}: an offer is made before anything is built; receipts tell it" for name in built)
-    yield from unstated([name for name in names if name not in built], rows)
+    unmeasured = [name for name in missing if kind_of(name) in MEASURED and name not in built]
+    yield from (f"{name}: only an offer tells it for which images are measured" for name in unmeasured)
+    yield from unstated([name for name in missing if name not in built and name not in unmeasured], rows)
 
 
 def teller_of(ledger: Ledger, key: Key, persons: Iterable[str], terms: Terms, *, of: Whose = "everybody") -> Teller:
@@ -162,6 +178,28 @@ def lock_of(lock: Mapping[str, object]) -> dict[str, str]:
     packages = lock.get("packages")
     found = dict(packages) if isinstance(packages, Mapping) else {}
     return {str(k): str(v) for k, v in {**found, "python": lock.get("python"), "engine": lock.get("engine")}.items()}
+
+
+def _tell_measures(
+    teller: Teller, persons: pa.Table, quantities: Sequence[str], terms: Terms, withheld: list[str]
+) -> Iterator[Table]:
+    """Yield the histogram of each quantity that was measured, or add a line to ``withheld`` that says why it stays.
+
+    They are told of one way of measuring alone. That nobody is in another band when the percentile or the grid is
+    another would say of everybody that the change makes no difference.
+    """
+    way = {"digest": terms.measures}
+    if quantities and teller.ledger.seen.setdefault(WAY, way) != way:
+        withheld.append(
+            "measures: those told before were measured by other transforms or labels, and no others are told"
+        )
+        return
+    for quantity in quantities:
+        named, bins = binned(persons, quantity)
+        try:
+            yield tell_levels(teller, f"{HISTOGRAM}{quantity}", named, bins)
+        except PrivacyError:
+            withheld.append(f"{quantity}: not told beside what was told before")
 
 
 def _tables(

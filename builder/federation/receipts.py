@@ -10,6 +10,7 @@ from builder.errors import PrivacyError
 from builder.federation.counting import (
     EDGES,
     HISTOGRAM,
+    MEASURED,
     binned,
     kind_of,
     tell_levels,
@@ -76,6 +77,8 @@ def make_receipt(
     asked, withheld = permitted(signed.columns, policy)
     columns = {name: levels for name, levels in asked.items() if name in index.column_names}
     quantities = [q for q in policy.histograms if kind_of(q) in EDGES and q in index.column_names]
+    stay = [q for q in policy.histograms if q in MEASURED]
+    withheld += [f"{quantity}: offers tell it, and receipts do not" for quantity in stay]
     persons = one_row_each(index, ["split", *columns, *quantities])
     keys = {*persons["person_key"].to_pylist()}
     counted, before, known = version, ledger.receipts.get(digest(plan)), ledger.memory()
@@ -109,7 +112,7 @@ def make_receipt(
         strata=tables[0],
         tables=tables[1:],
         lock=lock_of(published.lock),
-        withheld=[*withheld, *unstated([*asked, *policy.histograms], index)],
+        withheld=[*withheld, *unstated([*asked, *(q for q in policy.histograms if q not in stay)], index)],
     )
 
 

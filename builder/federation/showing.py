@@ -63,6 +63,8 @@ def _lines(document: Document) -> Iterator[str]:
         if document.spacing_mm is not None:
             axes = " x ".join("as it is" if mm is None else f"{mm:g}" for mm in document.spacing_mm)
             yield f"  resampled to {axes} mm (slice, row, column)"
+        if document.clip is not None:
+            yield f"  intensities limited to {document.clip[0]:g} to {document.clip[1]:g}"
         yield from (f"  {site}: held out as {split}" for site, split in sorted(document.held_out.items()))
         yield from (f"  rule: {rule}" for rule in document.rules)
         yield from (f"  differs: {line}" for line in document.differences)

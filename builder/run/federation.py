@@ -49,6 +49,7 @@ from builder.planning.left_out import names_file, parse_names, read_left_out
 from builder.protocols import Progress
 from builder.report.flow import decided_finally
 from builder.run.clusters import load_cluster
+from builder.run.measuring import measure
 from builder.run.outcomes import Built, Planned
 from builder.run.pipeline import ask, build, opened, plan_asked
 from builder.run.progress import SilentProgress
@@ -72,8 +73,19 @@ BOTH_LEFT_OUT = "{federation}-leave-out.txt"
 """File beside the ledger: the names of ``LEFT_OUT``, and those of the file that the spec names."""
 
 
-def offer(spec: Path, policy_file: Path, folder: Path, *, cluster: str, progress: Progress | None = None) -> Path:
-    """Plan locally and write ``offer.json``, which nobody has approved yet. Return its path."""
+def offer(
+    spec: Path,
+    policy_file: Path,
+    folder: Path,
+    *,
+    cluster: str,
+    measured: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Plan locally and write ``offer.json``, which nobody has approved yet. Return its path.
+
+    With ``measured`` all images are read as well, and what is measured of them is counted.
+    """
     policy = read_policy(policy_file)
     ledger = Ledger.open(policy.ledger)
     signed = read_signed(spec.read_bytes(), Spec, where=str(spec), pinned=coordinator_of(policy))
@@ -81,12 +93,15 @@ def offer(spec: Path, policy_file: Path, folder: Path, *, cluster: str, progress
     _check_offers(ledger, policy)
     local, told = local_spec(signed, policy)
     local = beside_others(local, policy, signed.federation)
-    plan = planned_here(local, policy, cluster=cluster, progress=progress).plan
+    planned = planned_here(local, policy, cluster=cluster, progress=progress)
+    plan = planned.plan
     groups = [g for found in shared_keys(plan.cohort) for g in found.groups] if local.leaks.on_match == "merge" else ()
     people = newcomers(plan.spec, plan.cohort, plan.persons, together=groups, registry=plan.registry)
     names = covered(plan.spec.labels, plan.cohort, plan.links, plan.annotations)
+    shown = progress or SilentProgress()
+    values = measure(planned, policy.dataset, cluster=cluster, progress=shown) if measured else None
     made = make_offer(
-        signed, policy, told, Newcomers(people, plan.cohort, plan.lock, names), ledger,
+        signed, policy, told, Newcomers(people, plan.cohort, plan.lock, names, values), ledger,
         key=plan.key, nonce=secrets.token_hex(16),
     )  # fmt: skip
     return keep_made(made, ledger, folder / "offer.json")

@@ -154,7 +154,7 @@ def facts_of(case: Case) -> dict[str, list[Any]]:
 
 def _own_facts(case: Case) -> dict[str, list[Any]]:
     """Return the values for CASE_FACTS of what lies on one grid."""
-    measures = _measures_of(case)
+    measures = measures_of(case)
     evidence = {a.name.partition("/")[0]: a.evidence for a in reversed(case.annotations) if not _is_blank(a)}
     said = [(label, r) for label in sorted(case.readings) for r in case.readings[label]]
     stated = [evidence[label] for label in sorted(evidence)]
@@ -205,7 +205,7 @@ def _observed(objects: Sequence[LabelObject], gate: Gate, uids: UidMap) -> Obser
     return merge([observe(d, map_uid=uids, clear=lambda text: gate.text("evidence_tools", text)) for d in datasets])
 
 
-def _measures_of(case: Case) -> dict[str, float]:
+def measures_of(case: Case) -> dict[str, float]:
     """Return measures by ``<label>/<measure>``, and for masks ``<mask>/<segment>/volume_mm3`` on the final grid."""
     measures: dict[str, float] = {}
     for annotation in case.annotations:

@@ -115,7 +115,7 @@ def build_shard(argument: ShardArgument) -> ShardOutcome:
         if prints is not None and not prints.exists(prints_path(name)):
             prints.put(prints_path(name), parquet_bytes(prints_table(retake(plan, receipt, spec, key=key))))
         return ShardOutcome(name, receipt.rows, receipt.cases, len(receipt.excluded), True)
-    convicted = {**_convicted(store, argument.shard), **found.refused}
+    convicted = {**convicted_in(store, argument.shard), **found.refused}
     beside = Beside(prints, store, cases)
     receipt = write(plan, spec, dataset, key=key, convicted=convicted, beside=beside, faults=faults)
     if before is not None and same_content(before, receipt):
@@ -320,7 +320,7 @@ def planned_spec(store: Store, argument: ShardArgument) -> DatasetSpec:
     return keeping(spec, argument.content) if argument.content else spec
 
 
-def _convicted(store: Store, shard: str) -> dict[str, CaseError]:
+def convicted_in(store: Store, shard: str) -> dict[str, CaseError]:
     """Read which cases of a shard were found to kill their process."""
     try:
         verdicts = json.loads(store.read(f"{VERDICTS}/{shard}.json"))

@@ -1,6 +1,7 @@
 """Clip, scale, standardise and convert the values of the image. Masks, boxes and landmarks do not change."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -100,6 +101,11 @@ class Intensity(Step):
         if scaled:  # what the picture says of its display is in the unit that its values had
             done = replace(done, domain=ValueDomain.ARBITRARY, window=None, display=None)
         return replace(case, volume=done)
+
+    def limits(self, case: Case) -> tuple[float, float]:
+        """Return the limits of the first channel, in the volume's unit. Raises CaseError where there are none."""
+        channel = case.volume.voxels[0]
+        return self._limits(channel, self._region(case, channel), case.volume.window)
 
     @property
     def scales(self) -> bool:
@@ -226,6 +232,16 @@ class Mapping:
     high: float
     factor: float
     offset: float
+
+
+def place_of_percent(transforms: Sequence[object]) -> int | None:
+    """Return the place of the first step with ``clip_percent``; None where values have another unit before it."""
+    for place, step in enumerate(transforms):
+        if isinstance(step, Intensity) and step.clip_percent is not None:
+            return place
+        if isinstance(step, Intensity) and step.scales:
+            return None
+    return None
 
 
 def sets_type(transform: object) -> bool:

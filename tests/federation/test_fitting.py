@@ -58,7 +58,7 @@ def test_the_pooled_median_lies_between_the_bands_that_are_stated(tmp_path, site
     assert first <= likely <= last
 
 
-def test_what_is_hidden_is_taken_to_be_in_the_middle(tmp_path):
+def test_those_who_are_hidden_are_shared_out_evenly(tmp_path):
     """The fitted spacing is the median of all persons where most are in bands that are told."""
     slices = {
         "lakeside": [1.0] * 4 + [2.0] * 30 + [5.0] * 60,
@@ -77,7 +77,7 @@ def test_sites_resample_to_the_spacing_of_the_plan_and_keep_what_the_spec_keeps(
         "lakeside": offer_of("lakeside", tmp_path, [5.0] * 9 + [3.0] * 9, [0.8] * 9 + [0.6] * 9),
         "north": offer_of("north", tmp_path, [5.0] * 8 + [2.0] * 40, [0.4] * 8 + [0.6] * 40),
     }
-    plan = make_plan(signed(), offers, sequence=1, nonce="1" * 32, fit=True)
+    plan = make_plan(signed(), offers, sequence=1, nonce="1" * 32, fit=["spacing"])
     assert plan.spacing_mm == [2.0, 0.5, 0.5]
     assert "resampled to 2 x 0.5 x 0.5 mm" in shown(plan)
     assert any("median person" in rule for rule in plan.rules)
@@ -98,7 +98,7 @@ def test_what_cannot_be_fitted_is_said(tmp_path):
         fit_spacing(SPEC, {"lakeside": hidden, "north": known})
     offers = {"lakeside": offer_of("lakeside", tmp_path, [5.0] * 9 + [3.0] * 9), "north": known}
     with pytest.raises(LayoutError, match=r"lakeside: found no histogram of spacing_row_mm .* under histograms in its"):
-        make_plan(signed(), offers, sequence=1, nonce="1" * 32, fit=True)
+        make_plan(signed(), offers, sequence=1, nonce="1" * 32, fit=["spacing"])
     with pytest.raises(SpecError, match="found no resample step"):
         fit_spacing(SPEC.model_copy(update={"transforms": ()}), offers)
 
@@ -106,7 +106,7 @@ def test_what_cannot_be_fitted_is_said(tmp_path):
 def test_an_axis_that_the_spec_keeps_needs_no_histogram(tmp_path):
     offers = {"north": offer_of("north", tmp_path, [5.0] * 8 + [2.0] * 40)}
     text = TEXT.replace("[4.0, 4.0, 4.0]", "[4.0, null, null]")
-    plan = make_plan(signed(text), offers, sequence=1, nonce="1" * 32, fit=True)
+    plan = make_plan(signed(text), offers, sequence=1, nonce="1" * 32, fit=["spacing"])
     assert plan.spacing_mm == [2.0, None, None]
     assert read(written(plan), Plan, where="plan")[0] == plan
     assert "resampled to 2 x as it is x as it is mm" in shown(plan)
