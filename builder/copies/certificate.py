@@ -67,8 +67,8 @@ def method() -> dict[str, Json]:
         "prints_version": PRINTS_VERSION,
         "small_edge": SMALL,
         "hash": {
-            "planes": EDGE, "views": len(screening.VIEWS), "flips": len(screening.FLIPS),
-            "threshold": screening.SCREEN_THRESHOLD, "promising": screening.PROMISING,
+            "planes": EDGE, "views": len(screening.VIEWS), "views_of_many": len(screening.MANY_VIEWS),
+            "flips": len(screening.FLIPS), "threshold": screening.SCREEN_THRESHOLD, "promising": screening.PROMISING,
             "promising_in_all": screening.PAIRS, "neighbours": NEIGHBOURS, "starts": screening.STARTS,
         },
         "fit": {

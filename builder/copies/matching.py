@@ -13,7 +13,7 @@ import numpy as np
 
 from builder.copies.fitting import USUAL, fit
 from builder.copies.prints import Print
-from builder.copies.screening import Start, candidates
+from builder.copies.screening import Start, candidates, fitted_first, starts_of
 
 THRESHOLD = USUAL
 """Correlation of fine structure from which two volumes count as one image, for modalities not in ``THRESHOLDS``."""
@@ -31,7 +31,7 @@ WINDOWED, RANKS = 0.98, 0.6
 """With four planes or more, this correlation in one window suffices if the ranks, which windows distort, reach this."""
 
 NEIGHBOURS = 4
-"""Only this many nearest volumes of each volume are fitted, because fitting is slow."""
+"""Only this many nearest volumes of each volume are fitted, because fitting is slow (see ``fitted_first``)."""
 
 SHARED_PLANES = 0.5
 """Two volumes count as one image if they share at least this fraction of the smaller volume's planes."""
@@ -63,10 +63,10 @@ def find_matches(
     """Return pairs of volumes of different persons that show one image, the most alike first.
 
     Digests find equal volumes, and volumes of which one holds at least half of the other's planes. Then the hash of
-    every volume is compared with the hashes of every other volume and its crops, in all eight flips; whole volumes are
-    also compared in all orders of the axes. The ``neighbours`` nearest are confirmed by fitting the crop. A crop may
-    keep as little as 45 % of an edge. Copies that are rotated by anything other than quarter turns are not found. Time
-    grows with the square of the number of volumes; if ``neighbours`` is 0, only digests are compared.
+    every volume is compared with the hashes of other volumes and their crops, in all eight flips; whole volumes are
+    also compared in all orders of the axes. The ``neighbours`` nearest are confirmed by fitting the crop; of many
+    volumes the nearest one, and the others if that is a copy. A crop may keep as little as 45 % of an edge. Copies that
+    are rotated by anything other than quarter turns are not found. If ``neighbours`` is 0, only digests are compared.
 
     Parameters
     ----------
@@ -77,11 +77,17 @@ def find_matches(
     ordered = sorted(prints, key=lambda p: p.key)
     equal = equal_planes(ordered)
     fitted: dict[tuple[int, int], float] = {}
-    for whole, part, starts in candidates(ordered, neighbours) if neighbours else ():
-        a, b = ordered[whole], ordered[part]
-        if (min(whole, part), max(whole, part)) not in equal:
-            least = limit(a, b, thresholds, threshold)
-            keep_best(fitted, whole, part, agreement(a, b, starts, least=least, thick=thick(a, b)))
+    chosen = candidates(ordered, neighbours)
+    first = fitted_first(chosen, len(ordered))
+    for some in (first, ~first):
+        alike = {n for pair in confirmed(ordered, equal, fitted, thresholds, threshold) for n in pair}
+        for found in chosen[some]:
+            whole, part = int(found["whole"]), int(found["crop"])
+            a, b = ordered[whole], ordered[part]
+            if (min(whole, part), max(whole, part)) not in equal and (some is first or {whole, part} & alike):
+                least = limit(a, b, thresholds, threshold)
+                agreed = agreement(a, b, starts_of(found), least=least, thick=thick(a, b))
+                keep_best(fitted, whole, part, agreed)
     return matches_of(ordered, equal, fitted, thresholds=thresholds, threshold=threshold)
 
 
@@ -108,16 +114,31 @@ def matches_of(
     equal, fitted
         How many planes are equal, and how well small copies agree.
     """
+    alike = confirmed(ordered, equal, fitted, thresholds, threshold)
     matches = [
         Match(
             a.key, b.key, (a.person_key, b.person_key), (a.split, b.split), c, a.digest == b.digest,
             equal.get((i, j), 0),
         )
-        for (i, j), c in {**fitted, **dict.fromkeys(equal, 1.0)}.items()
+        for (i, j), c in alike.items()
         for a, b in ((ordered[i], ordered[j]),)
-        if (i, j) in equal or c >= limit(a, b, thresholds, threshold)
     ]  # fmt: skip
     return tuple(sorted(matches, key=lambda m: (-m.correlation, m.first, m.second)))
+
+
+def confirmed(
+    ordered: Sequence[Print],
+    equal: Mapping[tuple[int, int], int],
+    fitted: Mapping[tuple[int, int], float],
+    thresholds: Mapping[str, float],
+    threshold: float = THRESHOLD,
+) -> dict[tuple[int, int], float]:
+    """Return the pairs with equal planes, and those that agree well enough, with their correlations."""
+    return {
+        (i, j): c
+        for (i, j), c in {**fitted, **dict.fromkeys(equal, 1.0)}.items()
+        if (i, j) in equal or c >= limit(ordered[i], ordered[j], thresholds, threshold)
+    }
 
 
 def limit(one: Print, other: Print, thresholds: Mapping[str, float], threshold: float = THRESHOLD) -> float:

@@ -61,6 +61,9 @@ PARTS: tuple[tuple[float, float], ...] = (
 FEW_PARTS = 3
 """How many of these, from the first, are used for the quick comparison with a few crops."""
 
+MANY_PARTS = (0, 1, 2, 3, 4, 7)
+"""Which of these are used where each volume is compared with the likest of many volumes only."""
+
 TURNS: tuple[tuple[int, int, int], ...] = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 """Orders of the axes; all but the first are compared for whole volumes only."""
 
@@ -82,32 +85,35 @@ FOUND = np.dtype([("whole", "<i4"), ("crop", "<i4"), ("score", "<f4"), ("starts"
 """A volume, another one that may be a part of it, the score of their hashes, and the view and flip to start from."""
 
 
-def candidates(prints: Sequence[Print], neighbours: int) -> Iterator[tuple[int, int, tuple[Start, ...]]]:
-    """Yield (whole, cropped, starts) for the nearest volumes of other persons, with each volume in either role.
+def candidates(prints: Sequence[Print], neighbours: int) -> NDArray[Any]:
+    """Return, as FOUND, the pairs of the nearest volumes of other persons, with each volume in either role.
 
     Hashes of all crops are compared only for the volumes whose spectra are nearest.
     """
-    if len(prints) < 2:
-        return
+    if len(prints) < 2 or not neighbours:
+        return np.empty(0, FOUND)
     smalls = [p.small for p in prints]
     persons = np.unique([p.person_key for p in prints], return_inverse=True)[1]
     plain = plain_hashes(smalls)
-    if most_owners(len(prints)) >= len(prints):
+    if few(len(prints)):
         pairs = np.argwhere(persons[:, None] != persons)
     else:
         spectra = quick_spectra(smalls)
         spectra = standardised(spectra, moments(spectra))
         everybody = np.arange(len(prints))
         pairs = promising(everybody, spectra[:, 0], [(everybody, spectra)], persons)
-    if not len(pairs):
-        return
-    found = [scored(smalls[whole], whole, cropped, plain) for whole, cropped in by_whole(pairs)]
-    yield from ((int(f["whole"]), int(f["crop"]), starts_of(f)) for f in nearest(np.concatenate(found), neighbours))
+    found = [scored(smalls[whole], whole, cropped, plain) for whole, cropped in by_whole(pairs)] if len(pairs) else []
+    return nearest(np.concatenate([np.empty(0, FOUND), *found]), neighbours)
 
 
 def most_owners(volumes: int) -> int:
     """Return of how many others each of so many volumes is examined as a crop: of all if there are few."""
     return max(PROMISING, PAIRS // max(volumes, 1))
+
+
+def few(volumes: int) -> bool:
+    """Return whether so many volumes are all compared with each other."""
+    return most_owners(volumes) >= volumes
 
 
 def plain_hash(small: Reals) -> Reals:
@@ -217,27 +223,41 @@ def scored(small: Reals, whole: int, cropped: Places, plain: Shorts) -> NDArray[
     small, whole
         The small copy of the volume, and its number.
     cropped
-        Numbers of the volumes that may be parts of it: rows of ``plain``.
+        Numbers of the volumes that may be parts of it: rows of ``plain``, which has one for every volume.
     """
     hashes = plain[cropped].astype(np.float32).reshape(-1, EDGE, EDGE, EDGE)
-    scores, views = _compared(parts(views_of(small, _ALL)), parts(hashes))
+    ranges, numbers = (_ALL, np.arange(len(VIEWS))) if few(len(plain)) else (_MANY, MANY_VIEWS)
+    scores, views = _compared(parts(views_of(small, ranges)), parts(hashes))
     flips = np.argsort(-scores, axis=1, kind="stable")[:, :STARTS]
     best = scores.max(axis=1) / np.float32(8 * UNIT * UNIT)
     near = best >= SCREEN_THRESHOLD
     found = np.empty(int(near.sum()), FOUND)
     found["whole"], found["crop"], found["score"] = whole, cropped[near], best[near]
-    found["starts"] = np.stack([np.take_along_axis(views, flips, axis=1), flips], axis=2)[near]
+    found["starts"] = np.stack([np.take_along_axis(numbers[views], flips, axis=1), flips], axis=2)[near]
     return found
 
 
 def nearest(found: NDArray[Any], neighbours: int) -> NDArray[Any]:
     """Return the pairs that are among the nearest few of either volume, sorted."""
+    kept = [_among_nearest(found, *roles, neighbours) for roles in (("whole", "crop"), ("crop", "whole"))]
+    return np.sort(found[kept[0] | kept[1]], order=["whole", "crop"])
+
+
+def fitted_first(chosen: NDArray[Any], volumes: int) -> NDArray[np.bool_]:
+    """Return which pairs are fitted in any case: of many volumes, each as a crop of the nearest one.
+
+    Only if that agrees well enough are the other near ones worth a fit, because copies are nearer than strangers.
+    """
+    return np.ones(len(chosen), bool) if few(volumes) else _among_nearest(chosen, "crop", "whole", 1)
+
+
+def _among_nearest(found: NDArray[Any], role: str, partner: str, neighbours: int) -> NDArray[np.bool_]:
+    """Return which pairs are among the nearest few of the volumes in one role."""
+    order = np.lexsort([found[partner], -found["score"], found[role]])
+    _, first, sizes = np.unique(found[role][order], return_index=True, return_counts=True)
     kept = np.zeros(len(found), bool)
-    for role, partner in (("whole", "crop"), ("crop", "whole")):
-        order = np.lexsort([found[partner], -found["score"], found[role]])
-        _, first, sizes = np.unique(found[role][order], return_index=True, return_counts=True)
-        kept[order[np.arange(len(order)) - np.repeat(first, sizes) < neighbours]] = True
-    return np.sort(found[kept], order=["whole", "crop"])
+    kept[order[np.arange(len(order)) - np.repeat(first, sizes) < neighbours]] = True
+    return kept
 
 
 def starts_of(found: Any) -> tuple[Start, ...]:
@@ -307,6 +327,8 @@ _BLUR = _blur().astype(np.float32)
 
 _WHOLE, _SOME, _ALL = _ranges(PARTS[:1]), _ranges(PARTS[:FEW_PARTS]), _ranges(PARTS)
 
+_MANY = _ranges([PARTS[n] for n in MANY_PARTS])
+
 _WAVES = _waves()
 
 _LOW = np.flatnonzero([0 < sum(n * n for n in wave) <= HIGHEST for wave in itertools.product(range(EDGE), repeat=3)])
@@ -316,3 +338,6 @@ VIEWS: tuple[tuple[tuple[int, int, int], tuple[float, ...]], ...] = (
     *((turn, (0.0, 0.0, 0.0, 1.0, 1.0, 1.0)) for turn in TURNS[1:]),
 )
 """Order of the axes and box of every view."""
+
+MANY_VIEWS = np.flatnonzero([n >= len(PARTS) ** 3 or set(np.unravel_index(n, (len(PARTS),) * 3)) <= set(MANY_PARTS)
+                              for n in range(len(VIEWS))])  # fmt: skip

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from builder.copies import Match, Print, find_matches, parse_prints, screening
-from builder.copies.matching import equal_planes, keep_best, limit, matches_of, thick
+from builder.copies.matching import confirmed, equal_planes, keep_best, limit, matches_of, thick
 from builder.copies.prints import COMPARED, PRINTS_VERSION
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.stages.comparing import (
@@ -95,8 +95,18 @@ def compare_in_tasks(
     _put_places(room, ordered, portions)
     equal = equal_planes(ordered)
     chosen = _screened(runner, room, portions, neighbours)
-    pairs = _pairs(chosen, ordered, thresholds, equal)
-    fitted = _fitted(runner, prints, room, portions, pairs)
+    first = screening.fitted_first(chosen, len(ordered))
+    before, kept = read_fits(prints), Fits()
+    fitted: dict[tuple[int, int], float] = {}
+    for name, some in (("fit", first), ("fit-more", ~first)):
+        pairs = _pairs(chosen[some], ordered, thresholds, equal)
+        if name != "fit":
+            alike = [n for pair in confirmed(ordered, equal, fitted, thresholds) for n in pair]
+            pairs = pairs[np.isin(pairs["found"]["whole"], alike) | np.isin(pairs["found"]["crop"], alike)]
+        for at, key, value in _fitted(runner, room, portions, pairs, before, name):
+            kept[key] = value
+            keep_best(fitted, int(at["whole"]), int(at["crop"]), value)
+    keep_fits(prints, kept)
     _empty(room)
     return matches_of(ordered, equal, fitted, thresholds=thresholds)
 
@@ -159,28 +169,23 @@ def _pairs(
 
 
 def _fitted(
-    runner: Runner, prints: Store, room: Store, portions: Sequence[Portion], pairs: NDArray[Any]
-) -> dict[tuple[int, int], float]:
-    """Return how well each pair agrees, and keep it for the next version."""
+    runner: Runner, room: Store, portions: Sequence[Portion], pairs: NDArray[Any], before: Fits, name: str
+) -> Iterator[tuple[Any, bytes, float]]:
+    """Yield the place of each pair, its name, and how well it agrees; what an earlier version fitted is only read."""
     places = get_array(room, PLACES)
     names = np.zeros((len(places), 32), np.uint8)
     for portion in portions:
         names[places[:, 0] == portion.number] = get_array(room, f"names-{portion.number}")
     keys = [_key(pair, names) for pair in pairs]
-    before = read_fits(prints)
     found = np.array([before.get(key, np.nan) for key in keys], dtype=np.float64)
     new = np.isnan(found)
     portion_of = places[pairs["found"]["whole"], 0]
     left = {p.number: np.flatnonzero(new & (portion_of == p.number)) for p in portions}
     for number, at in left.items():
         put_array(room, f"chosen-{number}", pairs[at])
-    for portion, values in _run(runner, "fit", fit_pairs, [p for p in portions if len(left[p.number])]):
+    for portion, values in _run(runner, name, fit_pairs, [p for p in portions if len(left[p.number])]):
         found[left[portion.number]] = values
-    keep_fits(prints, dict(zip(keys, found.tolist(), strict=True)))
-    fitted: dict[tuple[int, int], float] = {}
-    for pair, value in zip(pairs["found"], found.tolist(), strict=True):
-        keep_best(fitted, int(pair["whole"]), int(pair["crop"]), value)
-    return fitted
+    yield from zip(pairs["found"], keys, found.tolist(), strict=True)
 
 
 def read_fits(prints: Store) -> Fits:

@@ -13,6 +13,7 @@ from builder.copies import (
     certify,
     find_matches,
     fitting,
+    matching,
     parse_prints,
     pixel_digest,
     prints_table,
@@ -295,3 +296,19 @@ def test_few_volumes_are_examined_as_crops_of_all_and_many_of_the_likest(monkeyp
     likest = {(int(a), b) for b in range(9) for a in np.argsort(-products[:, b], kind="stable")[:2]}
     found = screening.promising(everybody, spectra[:, 0], halves, persons)
     assert {tuple(pair) for pair in found.tolist()} == {pair for pair in likest if products[pair] >= 0}
+
+
+def test_of_many_volumes_only_the_nearest_is_fitted_unless_it_is_a_copy(monkeypatch):
+    monkeypatch.setattr(screening, "PROMISING", 4)
+    monkeypatch.setattr(screening, "PAIRS", 0)
+    volumes = [body(seed) for seed in range(8)]
+    prints = [take_print(v, key=f"k{i}", person_key=f"p{i}") for i, v in enumerate(volumes)]
+    fitted = []
+    agreed = matching.agreement
+    monkeypatch.setattr(
+        matching, "agreement", lambda a, b, *s, **o: fitted.append((a.key, b.key)) or agreed(a, b, *s, **o)
+    )
+    assert find_matches(prints) == ()
+    assert sorted(crop for _, crop in fitted) == [p.key for p in prints]
+    copies = [take_print(volumes[0][:, ::-n], key=f"c{n}", person_key=f"q{n}") for n in (1, -1)]
+    assert len(find_matches([*prints, *copies])) == 3, "copies of copies, too"

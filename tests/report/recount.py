@@ -868,7 +868,8 @@ def _pixels(book: Book, entry: Any, prints: pd.DataFrame, home: dict[str, str]) 
     book.all(entry["another_window"], {"threshold": 0.98, "ranks": 0.6})
     book.all(entry["method"], {"prints_version": 2, "small_edge": 32})
     crops, turned, flips = 8**3, 5, 2**3
-    book.all(entry["method"]["hash"], {"planes": 8, "views": crops + turned, "flips": flips, "threshold": 0.42,
+    book.all(entry["method"]["hash"], {"planes": 8, "views": crops + turned, "views_of_many": 6**3 + turned,
+                                       "flips": flips, "threshold": 0.42,
                                        "promising": 64, "promising_in_all": 2**18, "neighbours": 4,
                                        "starts": 2})  # fmt: skip
     book.all(entry["method"]["fit"], {"edge": 16, "given_up_below": 0.65, "doubtful_below": 0.8,
