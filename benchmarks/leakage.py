@@ -150,11 +150,19 @@ def compare_sites(volumes: list[Held], prints: list[Print], most: int) -> None:
     chosen, key = chosen_of(volumes, most), Key(b"shared by the sites alone")
     person = {v.name: v.person for v in volumes}
     alike = [{person[name] for name in pair} for pair in pairs_of(find_matches(prints))]
-    found = copies(prints, "other", [marks(p, key) for p in prints], key)
+    given = [marks(p, key) for p in prints]
+    found = copies(prints, "other", given, key)
     pairs = {frozenset((m.own, volumes[m.number - 1].name)) for m in found}
     apart = [pair for pair in pairs if len({person[name] for name in pair}) == 2]
     wrong = [sorted(pair) for pair in apart if {person[name] for name in pair} not in alike]
     print(f"{len(apart)} pairs of different persons share marks, {len(wrong)} of them no copies: {wrong}")
+    for other in (key, Key(b"shared by other sites")):
+        own = given if other is key else [marks(p, other) for p in prints]
+        near = copies(prints, "other", own, other, shared=1)
+        strange = [m for m in near if {m.person_key, person[volumes[m.number - 1].name]} not in alike
+                   and m.person_key != person[volumes[m.number - 1].name]]  # fmt: skip
+        nearest = max(strange, key=lambda m: m.bands)
+        print(f"strangers share up to {nearest.bands} bands: {nearest.own} | {volumes[nearest.number - 1].name}")
     count_pairs(volumes)
     for kind, copy in COPIES.items():
         given = [marks(planted(volumes[i], i, copy), key) for i in chosen]

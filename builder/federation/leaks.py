@@ -72,11 +72,12 @@ def key_check(key: Key) -> str:
     return key.name("check", "marks")
 
 
-def copies(own: Sequence[Print], site: str, others: Sequence[Volume], key: Key) -> list[Match]:
+def copies(own: Sequence[Print], site: str, others: Sequence[Volume], key: Key, *, shared: int = SHARED) -> list[Match]:
     """Return the images of a site that another site has as well: equal pixels, shared planes or near hashes.
 
     Planes count where they are at least ``SHARED_PLANES`` of the smaller image. The own images are compared in all
-    eight flips. Both sites need the same key: with another one, nothing is found.
+    eight flips, and are near where they share ``shared`` bands. Both sites need the same key: with another one, nothing
+    is found.
     """
     by_exact: dict[str, list[int]] = {}
     by_plane: dict[str, list[int]] = {}
@@ -96,8 +97,8 @@ def copies(own: Sequence[Print], site: str, others: Sequence[Volume], key: Key) 
         bands: Counter[int] = Counter()
         for flipped in _flips(plain_hash(volume.small)):
             bands |= Counter(n for at in enumerate(_bands(flipped, key)) for n in by_band.get(at, ()))
-        alike = {n for n, shared in planes.items() if shared >= SHARED_PLANES * _fewer(mine, others[n - 1])}
-        near = {number for number, shared in bands.items() if shared >= SHARED}
+        alike = {n for n, equal in planes.items() if equal >= SHARED_PLANES * _fewer(mine, others[n - 1])}
+        near = {number for number, count in bands.items() if count >= shared}
         found += [
             Match(volume.key, volume.person_key, site, number, number in exact, planes[number], bands[number])
             for number in sorted(exact | alike | near)
