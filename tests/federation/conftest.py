@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from builder.federation.signing import make_key
 from builder.phantom import write_archive
 from builder.run.federation import approve, build_joint, offer
 from tests.endtoend.trees import KEY, ROOT
+
+NO_NETWORK = Path(__file__).with_name("without_network")
+"""Folder that makes a Python, which has it in PYTHONPATH, refuse every connection."""
 
 SITES = ("lakeside", "north", "university")
 
@@ -79,6 +83,20 @@ def offered(three: Three) -> list[Path]:
         path = offer(three.signed, three.at(site, "policy.yaml"), three.at(site, "out"), cluster="serial")
         approve(path, three.at(site, "policy.yaml"), three.at(site, "site.key"))
     return [three.at(site, "out", "offer.json") for site in SITES]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_network():
+    """Nothing of a federation opens a connection, in this process; ``NO_NETWORK`` refuses it in others."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError("found that a site uses a network, expected files alone")
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex", "bind", "sendto"):
+            patch.setattr(socket.socket, name, refuse)
+        patch.setattr(socket, "getaddrinfo", refuse)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,9 @@
 """What somebody tries who wants a hidden number, or an unapproved file to pass: each gets a message, no more."""
 
+import os
+import socket
+import subprocess
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -14,6 +18,8 @@ from builder.federation.pooling import pool
 from builder.federation.signing import load_key, make_key, public_of, read_signed, sign
 from builder.federation.suppression import suppress
 from builder.federation.tables import ANY, Column, Counts, Disclosed, count
+from tests.endtoend.trees import ROOT
+from tests.federation.conftest import NO_NETWORK
 from tests.federation.test_documents import EXAMPLES
 
 SEX = Column("sex", ("F", "M"))
@@ -135,3 +141,13 @@ def test_10_a_signature_of_one_document_under_another(keys):
         read_signed(written(receipt, sign(spec, keys[0])), Receipt, where="receipt.json", pinned=pinned)
     with pytest.raises(LayoutError, match="found a spec, expected a receipt"):
         read_signed(written(spec, sign(spec, keys[0])), Receipt, where="receipt.json", pinned=pinned)
+
+
+def test_nothing_of_a_federation_can_open_a_connection():
+    """All tests of this folder run so, in this process and in others: files are the only way."""
+    words = "found that a site uses a network"
+    with pytest.raises(PermissionError, match=words):
+        socket.create_connection(("localhost", 9))
+    own = {**os.environ, "PYTHONPATH": f"{NO_NETWORK}{os.pathsep}{ROOT}"}
+    reach = [sys.executable, "-c", "import socket; socket.create_connection(('127.0.0.1', 9))"]
+    assert words in subprocess.run(reach, env=own, capture_output=True, text=True).stderr

@@ -19,7 +19,7 @@ from builder.phantom import write_archive
 from builder.report.association import cramers_v
 from builder.split.joint import level_of
 from tests.endtoend.trees import ROOT, command, tree
-from tests.federation.conftest import SITES, Three, federated_spec
+from tests.federation.conftest import NO_NETWORK, SITES, Three, federated_spec
 
 if not os.environ.get("BUILDER_FEDERATION"):
     pytest.skip("make federation builds at three sites, which takes minutes", allow_module_level=True)
@@ -35,13 +35,13 @@ HABITS = {
 
 
 def started(home: Path, *arguments: str | Path) -> subprocess.Popen[str]:
-    """Start ``builder`` in a folder, whose file ``secret`` is the only key that it has."""
+    """Start ``builder`` in a folder, without a network; its file ``secret`` is the only key that it has."""
     own = {name: value for name, value in os.environ.items() if name != "BUILDER_KEY"}
     secret = home / "secret"
     if secret.exists():
         own["BUILDER_KEY"] = secret.read_text()
     return subprocess.Popen(
-        command(*arguments), cwd=home, env={**own, "PYTHONPATH": str(ROOT)}, text=True,
+        command(*arguments), cwd=home, env={**own, "PYTHONPATH": f"{NO_NETWORK}{os.pathsep}{ROOT}"}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
