@@ -6,10 +6,15 @@ told. Three things are checked with whole-number programs over all tables of the
 of them is narrowed down to less than ``k``; no number of newcomers is known to be small; and what is told twice of the
 same persons is the same. Somebody who solves them is assumed to know that an archive only grew, or only shrank,
 wherever the numbers told do not contradict it.
+
+The size of a structure depends on the grid that images are resampled to. On another grid a few persons lie in another
+band, and most do not. What was hidden of such a quantity therefore stays hidden, a number that changed by less than
+``k`` is hidden, and the rest is judged as if everything told before had been told with the numbers of now: somebody
+who takes the two for the same learns no more. The same holds where rows of the same persons were corrected.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Final
 
@@ -23,6 +28,7 @@ from builder.federation.tables import (
     Counts,
     Disclosed,
     Pattern,
+    cells_of,
     check_size,
     matrix,
     part,
@@ -49,11 +55,14 @@ class Told:
         Digest of what decides who is counted: the rules of the cohort, without whatever else is in a spec.
     table
         What was told.
+    grids
+        Of a column that is measured in stored samples, what decided these.
     """
 
     people: str
     question: str
     table: Disclosed
+    grids: Mapping[str, str] = field(default_factory=dict)
 
 
 def tell(
@@ -64,6 +73,7 @@ def tell(
     question: str,
     asked: Iterable[Sequence[str]] | None = None,
     ledger: Sequence[Told] = (),
+    grids: Mapping[str, str] | None = None,
 ) -> Told:
     """Return what a site may tell of a table after all that is in its ledger; the entry to add to the ledger.
 
@@ -81,9 +91,12 @@ def tell(
     names = {column.name for column in counts.columns}
     parts = [(entry, part(entry.table, names)) for entry in ledger]
     same = [table for entry, table in parts if entry.people == people and _agrees(table, counts)]
+    new = Told(people, question, Disclosed(counts.columns, k, {}, ()), grids or {})
+    unlike = [t for e, t in parts if t not in same and (_moved(replace(e, table=t), new) or e.people == people)]
     others = [entry for entry, table in parts if table not in same]
     # What one table hides to protect its cells would give them away when another told it.
-    kept = {p for table in same for p in _expressed(table, dict.fromkeys(table.hidden, 0), counts.columns)}
+    hidden = [_expressed(table, dict.fromkeys(table.hidden, 0), counts.columns) for table in (*same, *unlike)]
+    kept = {pattern for patterns_ in hidden for pattern in patterns_}
     changed = {
         pattern
         for entry in others
@@ -91,23 +104,60 @@ def tell(
         if pattern in numbers and _is_small(numbers[pattern] - before, k, same=entry.question == question)
     }
     refused: PrivacyError | None = None
-    for more in _coarser(numbers, ledger, counts.columns):
-        table = suppress(counts, k, asked=asked, told=same, withheld=changed | more | kept)
-        if changed and not table.shown:
-            break
-        told = Told(people, question, table)
-        try:
-            check_differences(told, ledger)
-        except PrivacyError as error:
-            refused = error
-        else:
-            return told
+    for facts, beside in _ways(same, unlike, counts, wanted):
+        for more in _coarser(numbers, ledger, counts.columns):
+            try:
+                table = suppress(counts, k, asked=asked, told=facts, withheld=changed | more | kept | beside)
+                told = replace(new, table=_without(table, changed))
+                if changed and not told.table.shown:
+                    break
+                check_differences(told, ledger)
+            except PrivacyError as error:
+                refused = error
+            else:
+                return told
     if refused is not None:
         raise refused
     raise PrivacyError(
         f"found that {counted(len(changed), 'number')} changed by fewer than {k} persons since an earlier table, "
         "and nothing else to tell; send the earlier offer again, or wait until more persons have come"
     )
+
+
+def _moved(one: Told, other: Told) -> set[str]:
+    """Return the columns of both that were measured in other samples."""
+    shared = {c.name for c in one.table.columns} & {c.name for c in other.table.columns}
+    return {name for name in shared if one.grids.get(name) != other.grids.get(name)}
+
+
+def _ways(
+    same: list[Disclosed], unlike: list[Disclosed], counts: Counts, wanted: Sequence[Pattern]
+) -> Iterator[tuple[list[Disclosed], set[Pattern]]]:
+    """Yield the tables that somebody is assumed to know, and what to hide because of that.
+
+    Tables of nearly the same are taken to be known with the numbers of now. If nothing can be told beside these,
+    nothing is told that they did not tell.
+    """
+    yield [*same, *(_of_now(table, counts) for table in unlike)], set()
+    if unlike:
+        own = {column.name for table in unlike for column in table.columns}
+        touching = {
+            p for p in wanted if any(v != ANY and c.name in own for c, v in zip(counts.columns, p, strict=True))
+        }
+        yield same, touching - {p for table in unlike for p in _expressed(table, table.shown, counts.columns)}
+
+
+def _of_now(table: Disclosed, counts: Counts) -> Disclosed:
+    """Return a table as if it had been told with the numbers of now."""
+    wanted = [widened(counts.columns, pattern, table.columns) for pattern in table.shown]
+    numbers = (matrix(counts.columns, wanted) @ vector(counts)).tolist()
+    return replace(table, shown=dict(zip(table.shown, numbers, strict=True)))
+
+
+def _without(table: Disclosed, changed: set[Pattern]) -> Disclosed:
+    """Return a table without the patterns whose change tells of few persons."""
+    shown = {pattern: n for pattern, n in table.shown.items() if pattern not in changed}
+    return replace(table, shown=shown, hidden=tuple(sorted({*table.hidden, *table.shown} - {*shown})))
 
 
 def _coarser(wanted: Iterable[Pattern], ledger: Sequence[Told], columns: Sequence[Column]) -> Iterator[set[Pattern]]:
@@ -145,6 +195,7 @@ class _Block:
 
     question: str
     tables: tuple[Disclosed, ...]
+    grids: Mapping[str, str]
 
     def shown(self, columns: Sequence[Column]) -> dict[Pattern, int]:
         return {p: n for table in self.tables for p, n in _shown(table, columns).items()}
@@ -160,7 +211,10 @@ def _blocks(entries: Sequence[Told]) -> list[_Block]:
     for place, entry in enumerate(entries):
         clash = [e for e in found.get(entry.people, []) if not _alike(e.table, entry.table)]
         found.setdefault(f"{entry.people} {place}" if clash else entry.people, []).append(entry)
-    return [_Block(held[-1].question, tuple(e.table for e in held)) for held in found.values()]
+    return [
+        _Block(held[-1].question, tuple(e.table for e in held), {c: g for e in held for c, g in e.grids.items()})
+        for held in found.values()
+    ]
 
 
 def _alike(one: Disclosed, other: Disclosed) -> bool:
@@ -210,7 +264,8 @@ class _Attack:
         self.upper = float(numbers.max(initial=0) + 2 * k)
         self.known = Known(block_diag(sums, format="csr"), numbers, numbers)
         for place, (before, after) in enumerate(pairwise(facts)):
-            grown = self._with_step(place, _sign(before, after))
+            kept = [c for c in columns if not self._is_moved(c, place)]
+            grown = self._with_step(place, before, after, kept)
             # If no archive that only grew (or shrank) has these numbers, nobody can assume that it did.
             if solve(np.zeros(self.cells * len(blocks)), grown, self.upper, whole=self.cells) is not None:
                 self.known = grown
@@ -258,6 +313,11 @@ class _Attack:
                     "more persons have come"
                 )
 
+    def _is_moved(self, column: Column, place: int) -> bool:
+        """Return whether a column was measured in other samples for the next block."""
+        one, other = (self.blocks[n].grids.get(column.name) for n in (place, place + 1))
+        return None not in (one, other) and one != other
+
     def _patterns(self, place: int) -> set[Pattern]:
         return {*self.facts[place], *self.blocks[place].hidden(self.columns)}
 
@@ -269,16 +329,21 @@ class _Attack:
         empty = csr_array((len(wanted), self.cells))
         return hstack([rows if n == place else empty for n in range(len(self.blocks))], format="csr")
 
-    def _with_step(self, before: int, sign: int) -> Known:
-        """Return what is known if every cell only grew (1), or only shrank (-1), between a block and the next."""
-        from scipy.sparse import csr_array, eye_array, hstack, vstack
+    def _with_step(
+        self, place: int, before: dict[Pattern, int], after: dict[Pattern, int], kept: Sequence[Column]
+    ) -> Known:
+        """Return what is known if each cell of some columns only grew, or only shrank, until the next block."""
+        from scipy.sparse import csr_array, hstack, vstack
 
+        wanted = [widened(self.columns, cell, kept) for cell in cells_of(kept)]
+        inside = [n for n, column in enumerate(self.columns) if column not in kept]
+        sign = _sign({p: n for p, n in before.items() if all(p[at] == ANY for at in inside)}, after)
         if not sign:
             return self.known
-        one, empty = eye_array(self.cells) * float(sign), csr_array((self.cells, self.cells))
-        parts = {before: -one, before + 1: one}
+        one, empty = csr_array(matrix(self.columns, wanted) * float(sign)), csr_array((len(wanted), self.cells))
+        parts = {place: -one, place + 1: one}
         step = hstack([parts.get(n, empty) for n in range(len(self.blocks))])
-        ends = [np.full(self.cells, end) for end in (0.0, np.inf)]
+        ends = [np.full(len(wanted), end) for end in (0.0, np.inf)]
         low, high = (np.concatenate(pair) for pair in zip((self.known.low, self.known.high), ends, strict=True))
         return Known(vstack([self.known.rows, step], format="csr"), low, high)
 

@@ -96,6 +96,8 @@ class Terms:
         Whether near copies of images count, and not equal pixels alone.
     measures
         Digest of what decides what is measured of whom: ``question``, and the transforms.
+    grids
+        Quantities that are measured in stored samples, and the digest of what decides these.
     """
 
     question: str
@@ -107,6 +109,7 @@ class Terms:
     structures: int = 0
     near: bool = True
     measures: str = ""
+    grids: Mapping[str, str] = field(default_factory=dict)
 
 
 def _terms(spec: DatasetSpec, policy: Policy) -> Terms:
@@ -114,21 +117,24 @@ def _terms(spec: DatasetSpec, policy: Policy) -> Terms:
     parts = [stated(block) for block in (spec.cohort, spec.volumes, spec.persons, *spec.clinical, *spec.sources)]
     splits = spec.splits
     question = fingerprint(*parts, {name: stated(label) for name, label in spec.labels.items()})
+    sizes = {
+        f"label_ml of {label}.{part}": f"label.{label}.{part}.volume_mm3"
+        for label, reader in spec.labels.items()
+        if isinstance(reader, MaskLabel)
+        for part in reader.declared
+    }
+    grid = fingerprint(stated(spec.samples), *(stated(step) for step in spec.transforms))
     return Terms(
         question,
         max(policy.k, spec.deid.anonymity.k if spec.deid.anonymity is not None else 0),
         splits.stratify,
         splits_of(splits),
         outcomes(spec),
-        {
-            f"label_ml of {label}.{part}": f"label.{label}.{part}.volume_mm3"
-            for label, reader in spec.labels.items()
-            if isinstance(reader, MaskLabel)
-            for part in reader.declared
-        },
+        sizes,
         structures(spec.labels),
         spec.leaks.pixels == "near",
         fingerprint(question, *(stated(step) for step in spec.transforms)),
+        dict.fromkeys((*sizes, "intensity_median"), grid),
     )
 
 

@@ -137,7 +137,7 @@ def _absent(names: Sequence[str], rows: pa.Table) -> Iterator[str]:
 
 def teller_of(ledger: Ledger, key: Key, persons: Iterable[str], terms: Terms, *, of: Whose = "everybody") -> Teller:
     """Return who tells of these persons."""
-    return Teller(ledger, terms.k, key.name("told", fingerprint(sorted(persons))), terms.question, of)
+    return Teller(ledger, terms.k, key.name("told", fingerprint(sorted(persons))), terms.question, of, terms.grids)
 
 
 def judged(found: Mapping[str, object], terms: Terms) -> list[str]:

@@ -84,14 +84,14 @@ def make_receipt(
     counted, before, known = version, ledger.receipts.get(digest(plan)), ledger.memory()
     tellers: dict[Whose, Teller | Repeater] = {"everybody": teller_of(ledger, key, keys, terms)}
     try:
-        tables = _tables(tellers["everybody"], persons, columns, quantities, terms)
+        tables, untold = _tables(tellers["everybody"], persons, columns, quantities, terms)
     except PrivacyError as error:
         ledger.told = known  # nothing of it has left
         if before is None:
             raise
         tellers = dict.fromkeys(("everybody", "candidates"), Repeater(before, terms.k))
         try:
-            tables = _tables(tellers["everybody"], persons, columns, quantities, terms)
+            tables, untold = _tables(tellers["everybody"], persons, columns, quantities, terms)
         except PrivacyError:
             raise error from None
         counted = before.counted
@@ -112,7 +112,7 @@ def make_receipt(
         strata=tables[0],
         tables=tables[1:],
         lock=lock_of(published.lock),
-        withheld=[*withheld, *unstated([*asked, *(q for q in policy.histograms if q not in stay)], index)],
+        withheld=[*withheld, *untold, *unstated([*asked, *(q for q in policy.histograms if q not in stay)], index)],
     )
 
 
@@ -122,15 +122,21 @@ def _tables(
     columns: Mapping[str, Sequence[str]],
     quantities: Sequence[str],
     terms: Terms,
-) -> list[Table]:
-    """Return the strata, the total and the other tables."""
+) -> tuple[list[Table], list[str]]:
+    """Return the strata, the total and the other tables, and a line for each histogram that stays."""
     total = tell_total(teller, persons.num_rows)
     strata = {name: columns[name] for name in terms.strata if name in columns}
     tables = [tell_levels(teller, " x ".join(strata) or "strata", persons, strata, by=terms.splits), total]
+    untold: list[str] = []
     for name, levels in columns.items():
         if name not in strata:
             tables.append(tell_levels(teller, name, persons, {name: levels}, by=terms.splits))
     for quantity in quantities:
         named, bins = binned(persons, quantity)
-        tables.append(tell_levels(teller, f"{HISTOGRAM}{quantity}", named, bins, by=terms.splits))
-    return tables
+        try:
+            tables.append(tell_levels(teller, f"{HISTOGRAM}{quantity}", named, bins, by=terms.splits))
+        except PrivacyError:
+            if quantity not in terms.grids:
+                raise
+            untold.append(f"{quantity}: not told beside what was told of it on another grid")
+    return tables, untold

@@ -3,7 +3,7 @@
 import fcntl
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -149,6 +149,8 @@ class Teller:
     ----------
     of
         Whom they count. Newcomers are some of everybody, and are judged together with them; candidates are not.
+    grids
+        Columns that are measured in stored samples, and what decides these.
     """
 
     ledger: Ledger
@@ -156,6 +158,7 @@ class Teller:
     people: str
     question: str
     of: Whose = "everybody"
+    grids: Mapping[str, str] = field(default_factory=dict)
 
     def table(
         self, name: str, counts: Counts, asked: Sequence[Sequence[str]], *, known: Disclosed | None = None
@@ -163,7 +166,8 @@ class Teller:
         """Return what may be told, and note it. ``known`` is what other tables have told of these same persons."""
         before = [*self.ledger.told.get(self._name("total"), ()), *self._beside(counts)]
         before += [] if known is None else [Told(self.people, self.question, known)]
-        told = tell(counts, self.k, people=self.people, question=self.question, asked=asked, ledger=before)
+        grids = {column.name: self.grids[column.name] for column in counts.columns if column.name in self.grids}
+        told = tell(counts, self.k, people=self.people, question=self.question, asked=asked, ledger=before, grids=grids)
         self.note(name, told)
         return as_table(name, told.table, self.of)
 
@@ -242,8 +246,10 @@ def disclosed(table: Table, k: int) -> Disclosed:
 
 def _entry(told: Told) -> dict[str, Any]:
     table = as_table("told", told.table).model_dump(mode="json")
-    return {"people": told.people, "question": told.question, "k": told.table.k, "table": table}
+    grids = {"grids": dict(told.grids)} if told.grids else {}
+    return {"people": told.people, "question": told.question, "k": told.table.k, "table": table, **grids}
 
 
 def _told(entry: dict[str, Any]) -> Told:
-    return Told(entry["people"], entry["question"], disclosed(Table.model_validate(entry["table"]), entry["k"]))
+    table = disclosed(Table.model_validate(entry["table"]), entry["k"])
+    return Told(entry["people"], entry["question"], table, dict(entry.get("grids", {})))
