@@ -93,13 +93,12 @@ def offer(
     _check_offers(ledger, policy)
     local, told = local_spec(signed, policy)
     local = beside_others(local, policy, signed.federation)
-    planned = planned_here(local, policy, cluster=cluster, progress=progress)
-    plan = planned.plan
+    plan = planned_here(local, policy, cluster=cluster, progress=progress).plan
     groups = [g for found in shared_keys(plan.cohort) for g in found.groups] if local.leaks.on_match == "merge" else ()
     people = newcomers(plan.spec, plan.cohort, plan.persons, together=groups, registry=plan.registry)
     names = covered(plan.spec.labels, plan.cohort, plan.links, plan.annotations)
     shown = progress or SilentProgress()
-    values = measure(planned, policy.dataset, cluster=cluster, progress=shown) if measured else None
+    values = measure(plan.url, plan.shards, policy.dataset, cluster=cluster, progress=shown) if measured else None
     made = make_offer(
         signed, policy, told, Newcomers(people, plan.cohort, plan.lock, names, values), ledger,
         key=plan.key, nonce=secrets.token_hex(16),

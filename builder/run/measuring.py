@@ -1,12 +1,13 @@
 """Measure the cases of a plan and build nothing: a hospital may tell of them before there is a joint plan."""
 
+from collections.abc import Sequence
 from os import environ
 
 import pyarrow as pa
 
+from builder.plan import ShardSummary
 from builder.protocols import Progress
 from builder.run.clusters import load_cluster
-from builder.run.outcomes import Planned
 from builder.run.pipeline import opened
 from builder.run.places import private_store
 from builder.sources.contents import FOLDER
@@ -20,24 +21,29 @@ UNIT, LOW, HIGH = "unit", "clip_low", "clip_high"
 """Columns of the limits that ``clip_percent`` gives a case, and of their unit."""
 
 
-def measure(planned: Planned, to: str, *, cluster: str, progress: Progress) -> pa.Table:
+def measure(plan: str, shards: Sequence[ShardSummary], to: str, *, cluster: str, progress: Progress) -> pa.Table:
     """Return one row a case that can be used: its key, limits and their unit, and ``label.LABEL.PART.volume_mm3``.
 
     Nothing is written but what a build keeps of objects that come from servers. Killed, it begins again.
+
+    Parameters
+    ----------
+    plan, shards
+        Store of a plan, and its shards.
+    to
+        Where the dataset would be built.
     """
     content = private_store(to).join(FOLDER).url
     tasks = [
         Task(
             f"measure-{shard.fingerprint}",
             measure_shard,
-            ShardArgument(
-                planned.plan.url, "", shard.fingerprint, on_internal_error=default_action(environ), content=content
-            ),
+            ShardArgument(plan, "", shard.fingerprint, on_internal_error=default_action(environ), content=content),
             memory=shard.peak_bytes,
             isolate=isolate_shard,
             deadly=shard.encoded,
         )
-        for shard in planned.plan.shards
+        for shard in shards
     ]
     found: list[Measures] = []
     errors = 0
@@ -45,11 +51,10 @@ def measure(planned: Planned, to: str, *, cluster: str, progress: Progress) -> p
         for outcome in progress.track(runner.run(tasks), stage="measure", total=len(tasks)):
             found += outcome.value.cases
             errors += len(outcome.value.internal_errors)
-    lost = len(planned.plan.cases) - len(found)
+    cases = sum(len(shard.cases) for shard in shards)
+    lost = cases - len(found)
     if lost:
-        progress.say(
-            f"measure: {lost} of {len(planned.plan.cases)} cases cannot be used, {errors} for a fault of builder"
-        )
+        progress.say(f"measure: {lost} of {cases} cases cannot be used, {errors} for a fault of builder")
     return table_of(sorted(found, key=lambda case: case.case_key))
 
 

@@ -33,7 +33,9 @@ def test_limits_and_sizes_are_those_of_the_images(archive, tmp_path):
     step = "- {kind: intensity, clip_percent: [0.5, 99.5]}\n  - {kind: orient, to: LPS}"
     spec = parse_spec(TEXT.replace("- {kind: orient, to: LPS}", step).encode(), name="spec")
     planned = plan(spec, to=tmp_path / "dataset", parameters=archive)
-    found = measure(planned, str(tmp_path / "dataset"), cluster="serial", progress=SilentProgress()).to_pylist()
+    own = planned.plan
+    to = str(tmp_path / "dataset")
+    found = measure(own.url, own.shards, to, cluster="serial", progress=SilentProgress()).to_pylist()
     assert not (tmp_path / "dataset").exists()  # nothing is built
     cohort = planned.plan.cohort.filter(planned.plan.cohort["included"])
     series = dict(zip(cohort["case_key"].to_pylist(), cohort["series_uid"].to_pylist(), strict=True))
