@@ -1,8 +1,10 @@
 """Few rows are sorted and compared in memory, many by DuckDB: what is written is the same bytes."""
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -69,6 +71,23 @@ def test_sorted_in_memory_and_out_of_core(rows: list[dict[str, object]], cut: in
             patch.setattr(merge, "CHUNK_ROWS", 10)
             found.append(merged(parts, Path(folder)))
     assert found[0] == found[1]
+
+
+def test_what_does_not_fit_into_memory_lies_beside_the_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def chunks(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+        settings = "SELECT current_setting('temp_directory'), current_setting('memory_limit')"
+        asked.append([str(value) for value in opened[-1].sql(settings).fetchall()[0]])
+        return iter(())
+
+    opened: list[duckdb.DuckDBPyConnection] = []
+    connect = duckdb.connect
+    monkeypatch.setattr(duckdb, "connect", lambda **given: opened.append(connect(**given)) or opened[-1])
+    monkeypatch.setattr(merge, "MEMORY_ROWS", -1)
+    monkeypatch.setattr(merge, "_chunks", chunks)
+    merged([table([{"status": "instance", "series_uid": "1.2"}])], tmp_path)
+    assert asked == [[str(tmp_path), "488.2 MiB"]]  # 512 MB
 
 
 @settings(max_examples=25)
