@@ -123,3 +123,30 @@ def test_a_rule_that_halves_the_cohort_or_leaves_one_out(rule, tmp_path):
                   (rows.filter(pa.array(inside)), replace(TERMS, question="rule")))  # fmt: skip
     assert len(made) == (1 if rule == "one" else 2)
     assert Attacker(made).learns() == []
+
+
+@pytest.mark.parametrize("without", [3, 8])
+def test_coverage_beside_a_rule_that_excludes_who_lacks_the_label(without, tmp_path):
+    """Persons without a structure, everybody, and who is excluded later: of 3 nothing may follow, of 8 their number."""
+    rows, ledger = archive(4), Ledger.open(str(tmp_path / "ledger.json"))
+    policy = OWN.model_copy(update={"tell": ("exclusions", "coverage")})
+    terms = replace(TERMS, structures=1, outcomes=("in the dataset", "label_missing", "other"))
+    totals = []
+    for required in (False, True):
+        kept = [not required or n >= without for n in range(rows.num_rows)]
+        series = rows.set_column(1, "included", pa.array(kept)).append_column("rule", pa.nulls(len(kept), pa.string()))
+        reasons = pa.array([None if own else "label_missing" for own in kept], pa.string())
+        own = replace(terms, question="required" if required else "all")
+        people = series.filter(pa.array(kept)).select(["person_key", "sex"])
+        covered = {f"p{n}": int(n >= without) for n, in_it in enumerate(kept) if in_it}
+        found = Newcomers(people, series.append_column("reason", reasons), {}, covered)
+        try:
+            made = make_offer(ASKED, policy, own, found, ledger, key=KEY, nonce="0" * 32)
+        except PrivacyError:
+            continue
+        shown = {t.name: {tuple(r.levels): r.persons for r in t.rows if r.persons} for t in (made.strata, *made.tables)}
+        totals += [n for table in shown.values() for pattern, n in table.items() if {*pattern} <= {"*", "1 of 1"}]
+        assert without >= K or shown["coverage"].keys() <= {("*",)}
+    assert 70 in totals
+    assert {70 - n for n in totals} <= {0, *range(K, 71)}
+    assert (without in {70 - n for n in totals}) == (without >= K)
