@@ -65,29 +65,28 @@ def test_a_picture_shows_the_slice_and_sides_that_nibabel_states(turned):
         superior, anterior, right = about["focus"]
         assert about["size"] == [*voxels.shape[::-1]]
         assert numbers[right, anterior, superior] == 2, "the mask is looked at"
-        slices = {
-            "axial": (np.s_[:, :, superior], (0, 1)),
-            "coronal": (np.s_[:, anterior], (0, 2)),
-            "sagittal": (np.s_[right], (1, 2)),
-        }
-        for plane, (where, (along, up)) in slices.items():
-            expected = voxels[where].T[::-1]  # what lies above is above
-            expected = expected if plane == "sagittal" else expected[:, ::-1]  # the right is to the left, as one faces
-            data, (low, high) = samples.picture(position, "image", 0, Look(plane, "whole range", 0))
-            assert (low, high) == (expected.min(), expected.max())
-            png = np.asarray(Image.open(io.BytesIO(data)))[..., 0].astype(float)
-            spacing = upright.header.get_zooms()
-            size = [n * spacing[axis] for n, axis in zip(expected.shape, (up, along), strict=True)]
-            assert png.shape[1] / png.shape[0] == pytest.approx(size[1] / size[0], rel=0.05), "square pixels"
-            rows, columns = (
-                ((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(png.shape, expected.shape, strict=True)
-            )
-            grey = (expected - low) / (high - low) * 255
-            assert np.abs(png - grey[rows[:, None], columns]).max() <= 1
-            image = nibabel.Nifti1Image.from_bytes(samples.volume(position, "image", 0))
-            assert np.array_equal(np.asarray(image.dataobj), voxels), "what the viewer gets"
-            assert nibabel.aff2axcodes(image.affine) == ("R", "A", "S")
-            assert image.header.get_zooms() == pytest.approx(spacing)
+        spacing = upright.header.get_zooms()
+        for axis, plane in enumerate(("sagittal", "coronal", "axial")):
+            along, up = (other for other in range(3) if other != axis)
+            focus = about["focus"][PLANES[plane]]
+            for number in (None, focus, focus - 1):
+                expected = np.take(voxels, focus if number is None else number, axis).T[::-1]  # above is above
+                expected = expected if plane == "sagittal" else expected[:, ::-1]  # the right is to the left
+                first = np.take(voxels, focus, axis)
+                data, (low, high) = samples.picture(position, "image", 0, Look(plane, "whole range", 0, number))
+                assert (low, high) == (first.min(), first.max())
+                png = np.asarray(Image.open(io.BytesIO(data)))[..., 0].astype(float)
+                size = [n * spacing[other] for n, other in zip(expected.shape, (up, along), strict=True)]
+                assert png.shape[1] / png.shape[0] == pytest.approx(size[1] / size[0], rel=0.05), "square pixels"
+                rows, columns = (
+                    ((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(png.shape, expected.shape, strict=True)
+                )
+                grey = np.clip((expected - low) / (high - low) * 255, 0, 255)
+                assert np.abs(png - grey[rows[:, None], columns]).max() <= 1
+        image = nibabel.Nifti1Image.from_bytes(samples.volume(position, "image", 0))
+        assert np.array_equal(np.asarray(image.dataobj), voxels), "what the viewer gets"
+        assert nibabel.aff2axcodes(image.affine) == ("R", "A", "S")
+        assert image.header.get_zooms() == pytest.approx(spacing)
 
 
 def _like(one, other):
@@ -97,8 +96,9 @@ def _like(one, other):
 
 def _stage(page, plane, viewer):
     """The image on the page once it shows a plane, in the picture or the viewer, without the letters at its edges."""
-    page.evaluate(f"setPlane('{plane}')")
-    page.until(f"document.body.dataset.viewer === '{viewer}' && document.body.dataset.plane === '{plane}'")
+    if plane:
+        page.evaluate(f"setPlane('{plane}')")
+    page.until(f"document.body.dataset.viewer === '{viewer}' && document.body.dataset.plane.startsWith('{plane}')")
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     box = page.evaluate("(({ x, y, width, height }) => [x, y, width, height])($('stage').getBoundingClientRect())")
     x, y, width, height = map(int, box)
@@ -116,17 +116,25 @@ def test_the_viewer_draws_what_the_picture_shows(turned, tmp_path: Path):
             page.call("Page.navigate", url=server.address)
             page.until("document.body && document.body.dataset.shown === '0'")
             pictures = {plane: _stage(page, plane, "false") for plane in PLANES}
+            superior, anterior, right = server.samples.about(0, "image")["focus"]
+            page.evaluate("setPlane('axial')")
+            page.evaluate("setSlice(1)")
+            page.press("ArrowDown")
+            page.until("document.body.dataset.slice === '0'")
+            before = _stage(page, "", "false")
             page.evaluate("document.getElementById('picture').click()")
+            assert _like(before, _stage(page, "", "true")) > 0.97 > _like(before, pictures["axial"]), "another slice"
+            page.evaluate(f"setSlice({superior})")
             for plane, picture in pictures.items():
                 drawn = _stage(page, plane, "true")
                 assert _like(picture, drawn) > 0.97, plane
                 for other in (drawn[::-1], drawn[:, ::-1], drawn[::-1, ::-1]):
                     assert _like(picture, other) < 0.9, "the test could tell"
-            superior, anterior, right = server.samples.about(0, "image")["focus"]
-            place = page.evaluate("Array.from(viewer.frac2vox(viewer.scene.crosshairPos))")
-            assert place == [right, anterior, superior], "of a volume that is as nibabel states"
+            page.evaluate("setPlane('axial')")
             page.press("ArrowUp")
-            page.until(f"viewer.frac2vox(viewer.scene.crosshairPos)[0] === {right + 1}")
+            page.until(f"viewer.frac2vox(viewer.scene.crosshairPos)[2] === {superior + 1}")
+            place = page.evaluate("Array.from(viewer.frac2vox(viewer.scene.crosshairPos))")
+            assert place == [right, anterior, superior + 1], "of a volume that is as nibabel states"
             page.press("n")
             page.until("document.body.dataset.shown === '1'")
             assert page.evaluate("document.body.dataset.viewer") == "false", "the picture of the next one"

@@ -64,12 +64,25 @@ class Planes:
         )
         return s, a, r
 
+    def moved(self, voxel: Three, plane: str, number: int) -> Three:
+        """Return a (slice, row, column) voxel moved across a plane to the slice with a number along the turned axis."""
+        across = self._axes[PLANES[plane]]
+        there = number if self._steps[PLANES[plane]] > 0 else self.geometry.shape[across] - 1 - number
+        s, r, c = (there if axis == across else index for axis, index in enumerate(voxel))
+        return s, r, c
+
     def box(self, voxel: Three, plane: str) -> tuple[Three, Three]:
         """Return start and shape (slice, row, column) of the slice through a voxel."""
         across = 0 if self.flat else self._axes[PLANES[plane]]
         start, shape = [0, 0, 0], list(self.geometry.shape)
         start[across], shape[across] = voxel[across], 1
         return (start[0], start[1], start[2]), (shape[0], shape[1], shape[2])
+
+    def part(self, voxel: Three, plane: str) -> tuple[slice, slice, slice]:
+        """Return the slice through a voxel as an index of (slice, row, column) voxels."""
+        start, shape = self.box(voxel, plane)
+        s, r, c = (slice(first, first + n) for first, n in zip(start, shape, strict=True))
+        return s, r, c
 
     def seen(self, box: NDArray[Any], plane: str) -> NDArray[Any]:
         """Return a slice that was cut as ``box`` says as (row, column) of a picture, one pixel a voxel."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -44,11 +44,22 @@ _LONGEST = 200
 
 @dataclass(frozen=True)
 class Look:
-    """How a picture is drawn: its plane, the name of its window, and the opacity (0 to 1) of what lies over it."""
+    """How a picture is drawn.
+
+    Parameters
+    ----------
+    window
+        Its name.
+    opacity
+        Of what lies over the image, 0 to 1.
+    number
+        Of the slice, along the turned axis of ``Planes``; None: the one to look at first.
+    """
 
     plane: str = "axial"
     window: str = "automatic"
     opacity: float = 0.5
+    number: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,23 +156,26 @@ class Samples:
         return _nifti(overlay_of(self.dataset, position, field).numbers, self._planes(position, field))
 
     def picture(self, position: int, field: str, channel: int, look: Look) -> tuple[bytes, tuple[float, float]]:
-        """Return the slice to look at first as PNG, and the lowest and highest value shown.
+        """Return a slice as PNG, and the lowest and highest value shown, which are those of the one to look at first.
 
-        Of an image of one slice, masks are drawn as outlines. Raises SpecError for an unknown image, window or plane.
+        Of an image of one slice, masks are drawn as outlines. Raises SpecError for an unknown image, window or slice.
         """
         self._check(position, field, channel)
-        if look.plane not in PLANES:
-            raise SpecError("view: found a plane that is none, expected axial, coronal or sagittal")
+        planes, glance = self._planes(position, field), self._glances(position, field)
+        voxel = _voxel(planes, glance.focus, look)
         layout = self.dataset.layout(field)
-        channels = self._slices(position, field, look.plane)
-        numbers = self._glances(position, field).numbers[look.plane]
+        channels = self._slices(position, field, look.plane, voxel)
+        if voxel == glance.focus:
+            numbers = glance.numbers[look.plane]
+        else:
+            numbers = planes.seen(self._overlays(position, field).numbers[planes.part(voxel, look.plane)], look.plane)
         if layout.channels == 3 and not layout.channel_names:
             low, high = 0.0, 255.0
             rgb = np.clip(np.moveaxis(channels, 0, -1), 0, 255).astype(np.uint8)
         else:
-            low, high = _limits(channels[channel], self._windows(field, channel), look.window)
+            first = self._slices(position, field, look.plane, glance.focus)[channel]
+            low, high = _limits(first, self._windows(field, channel), look.window)
             rgb = grey(channels[channel], low, high)
-        planes = self._planes(position, field)
         if planes.flat:
             return png(with_outlines(rgb, numbers) if look.opacity else rgb), (low, high)
         rgb = with_fills(rgb, numbers, look.opacity) if look.opacity else rgb
@@ -200,8 +214,13 @@ class Samples:
         return lru_cache(maxsize=KEPT)(self._glance)
 
     @cached_property
-    def _slices(self) -> Callable[[int, str, str], NDArray[Any]]:
-        """The slice of an image to look at first, as (channel, row, column), of the samples near the one in view."""
+    def _overlays(self) -> Callable[[int, str], Overlay]:
+        """All that lies over the image in view, once another slice of it was asked for."""
+        return lru_cache(maxsize=1)(partial(overlay_of, self.dataset))
+
+    @cached_property
+    def _slices(self) -> Callable[[int, str, str, Three], NDArray[Any]]:
+        """The slice of an image through a voxel, as (channel, row, column), of the samples near the one in view."""
         return lru_cache(maxsize=KEPT)(self._slice)
 
     def _glance(self, position: int, field: str) -> Glance:
@@ -215,14 +234,12 @@ class Samples:
             focus = (s, r, c)
         numbers = {}
         for plane in PLANES:
-            start, shape = planes.box(focus, plane)
-            box = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
-            numbers[plane] = planes.seen(overlay.numbers[box], plane).copy()  # not a view, which would keep all
+            numbers[plane] = planes.seen(overlay.numbers[planes.part(focus, plane)], plane).copy()  # a view keeps all
         return Glance(tuple(zip(overlay.names, voxels, strict=True)), focus, numbers)
 
-    def _slice(self, position: int, field: str, plane: str) -> NDArray[Any]:
+    def _slice(self, position: int, field: str, plane: str, voxel: Three) -> NDArray[Any]:
         planes = self._planes(position, field)
-        start, shape = planes.box(self._glances(position, field).focus, plane)
+        start, shape = planes.box(voxel, plane)
         channels = replace(self.dataset, fields=(field,)).crop(position, start, shape)[field]
         return np.stack([planes.seen(box, plane) for box in channels])
 
@@ -247,6 +264,17 @@ def _nifti(voxels: NDArray[Any], planes: Planes) -> bytes:
     image.header.set_xyzt_units("mm")
     data: bytes = image.to_bytes()
     return data
+
+
+def _voxel(planes: Planes, focus: Three, look: Look) -> Three:
+    """Return a voxel of the slice that is asked for. Raises SpecError if there is none."""
+    if look.plane not in PLANES:
+        raise SpecError("view: found a plane that is none, expected axial, coronal or sagittal")
+    if look.number is None or planes.flat:
+        return focus
+    if not 0 <= look.number < planes.size[PLANES[look.plane]]:
+        raise SpecError("view: found a slice that the image does not have, expected one of its slices")
+    return planes.moved(focus, look.plane, look.number)
 
 
 def _limits(

@@ -205,7 +205,9 @@ class _DatasetSite:
             case ["overlay", position, name]:
                 return Answer(samples.overlay(number_in(position), name), _NIFTI)
             case ["picture", position, name, channel]:
-                look = Look(asked.get("plane", ""), asked.get("window", ""), _share(asked.get("opacity", "")))
+                share, number = _share(asked.get("opacity", "")), asked.get("slice")
+                level = None if number is None else number_in(number)
+                look = Look(asked.get("plane", ""), asked.get("window", ""), share, level)
                 png, limits = samples.picture(number_in(position), name, number_in(channel), look)
                 return Answer(png, "image/png", headers={LIMITS: json.dumps(limits)})
         raise Refused(HTTPStatus.NOT_FOUND, "found nothing there")

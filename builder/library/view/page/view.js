@@ -7,7 +7,7 @@ const SIDES = { axial: ["A", "R"], coronal: ["S", "R"], sagittal: ["S", "P"] }; 
 const AHEAD = [1, 2, 3, -1]; // samples that are made ready before they are asked for, from the one in view
 
 const state = { dataset: null, positions: [], at: 0, sample: null, marked: new Set(), image: 0, window: 0, plane: "axial",
-  opacity: 0.5, masks: true, turn: 0, opening: null, leaving: new AbortController(), drawing: 0 };
+  opacity: 0.5, masks: true, turn: 0, slice: null, moving: null, opening: null, leaving: new AbortController(), drawing: 0 };
 const fetched = new Map(); // address -> promise of its content; only those near the sample in view
 
 const viewer = new niivue.Niivue({
@@ -41,6 +41,7 @@ function image() { return state.dataset.images[state.image]; }
 function opacity() { return state.masks ? state.opacity : 0; }
 function pathOfPicture(position) {
   const look = { plane: state.plane === "all" ? "axial" : state.plane, window: image().windows[state.window], opacity: opacity() };
+  if (state.slice !== null && position === state.positions[state.at]) look.slice = state.slice;
   return `picture/${position}/${image().field}/${image().channel}?${new URLSearchParams(look)}`;
 }
 
@@ -68,10 +69,11 @@ function forget(near) {
 
 function tell(message) { $("message").textContent = message; }
 
-// The picture of a sample, which the server draws. The viewer takes its place when somebody asks for more.
+// The picture of a slice, which the server draws. The viewer takes its place when somebody asks for more.
 async function show() {
   const turn = ++state.turn;
   const position = state.positions[state.at];
+  const { slice } = state;
   state.leaving.abort();
   state.opening = null;
   $("loading").hidden = true;
@@ -92,10 +94,10 @@ async function show() {
     state.sample = sample;
     document.querySelectorAll(".deep").forEach((label) => { label.hidden = sample.flat; });
     showPicture(true);
-    tellSlider(sample.focus);
+    if (state.slice === null) tellSlider(sample.focus);
     tellSample();
     tell("");
-    document.body.dataset.shown = String(position);
+    Object.assign(document.body.dataset, { shown: position, slice });
     if (state.plane === "all") withVolume(turnViewer);
     forget(new Set([0, ...AHEAD].map((by) => state.positions[state.at + by])));
     loadAhead(turn);
@@ -160,7 +162,9 @@ function draw(volumes, limits) {
   }
   Object.assign(viewer, { volumes, back: first, overlays: volumes.slice(1) });
   setLook(limits);
-  viewer.scene.crosshairPos = [2, 1, 0].map((axis) => (focus[axis] + 0.5) / size[axis]);
+  const place = [...focus];
+  if (state.slice !== null) place[PLANES[state.plane]] = state.slice;
+  viewer.scene.crosshairPos = [2, 1, 0].map((axis) => (place[axis] + 0.5) / size[axis]);
   turnViewer();
   viewer.drawScene();
 }
@@ -184,6 +188,7 @@ function leaveOutGradients() {
 
 function setPlane(plane) {
   state.plane = $("plane").value = plane;
+  state.slice = null;
   if (state.opening || plane === "all") withVolume(turnViewer); else show();
 }
 
@@ -206,8 +211,21 @@ function tellSlider(place) {
 }
 
 function setSlice(number) {
+  if (!state.sample || state.sample.flat) return;
   $("slice").value = number; // the nearest one that there is
-  withVolume(() => { state.drawing ||= requestAnimationFrame(drawSlice); }); // once for all that were asked for
+  if (state.opening) return withVolume(() => { state.drawing ||= requestAnimationFrame(drawSlice); }); // once for all asked for
+  state.slice = Number($("slice").value);
+  state.moving ||= move();
+}
+
+// One picture after the other: of the slices that were asked for meanwhile, only the last is drawn.
+async function move() {
+  let shown;
+  do {
+    shown = state.slice;
+    await show();
+  } while (shown !== state.slice && state.slice !== null && !state.opening);
+  state.moving = null;
 }
 
 function drawSlice() {
@@ -292,11 +310,13 @@ function step(by) {
   const to = state.at + by;
   if (to < 0 || to >= state.positions.length) return;
   state.at = to;
+  state.slice = null;
   show();
 }
 
 function setImage(number) {
   state.image = number;
+  state.slice = null;
   state.window = 0;
   $("image").value = String(number);
   $("window").replaceChildren(...image().windows.map((name, n) => new Option(name, n)));
@@ -308,6 +328,7 @@ async function filter() {
     const { positions } = await ask(`api/samples?${asked}`);
     state.positions = positions;
     state.at = 0;
+    state.slice = null;
     tell("");
     await show();
   } catch (error) { tell(error.message); }
@@ -347,7 +368,7 @@ function listen() {
   $("opacity").addEventListener("input", () => { state.opacity = Number($("opacity").value); state.masks = true; again(); });
   $("picture").addEventListener("click", () => withVolume(() => {}));
   $("picture").addEventListener("wheel", (event) => {
-    if (state.sample.flat) return;
+    if (!state.sample || state.sample.flat) return;
     event.preventDefault();
     setSlice(Number($("slice").value) + Math.sign(event.deltaY));
   }, { passive: false });
