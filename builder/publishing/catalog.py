@@ -364,7 +364,9 @@ def _option(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{k} {_option(v)}" for k, v in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return f" {'x' if len(value) == 3 else 'to' if len(value) == 2 else 'and'} ".join(_option(v) for v in value)
+        numbers = all(isinstance(v, int | float) for v in value)
+        between = {3: " x ", 2: " to "}.get(len(value), " and ") if numbers else " and "
+        return between.join(_option(v) for v in value)
     return "yes" if value is True else "no" if value is False else _word(value)
 
 
