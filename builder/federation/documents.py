@@ -15,7 +15,7 @@ from builder.errors import LayoutError, counted
 from builder.model.canonical import Json, canonical_json
 from builder.specfile.messages import described
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Increased when what a document says changes its meaning; every document states it, and others are refused."""
 
 MOST_BYTES: Final = 4 << 20
@@ -73,7 +73,7 @@ class Table(_Closed):
 class _Document(_Closed):
     """What every document begins with; ``nonce`` makes two documents differ that say the same."""
 
-    format: Literal[2] = FORMAT
+    format: Literal[3] = FORMAT
     federation: Name
     sequence: Annotated[int, Field(ge=1, lt=1 << 31)]
     nonce: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]

@@ -197,7 +197,7 @@ def test_a_signature_of_one_kind_does_not_pass_for_another(key):
     data = written(plan, Signature(key=public_of(key), value=sign(spec, key).value))
     with pytest.raises(LayoutError, match="changed after"):
         read_signed(data, Plan, where="plan.json", pinned={public_of(key): "us"})
-    assert signed_bytes(spec).startswith(b"builder federation 2 spec\n")
+    assert signed_bytes(spec).startswith(b"builder federation 3 spec\n")
 
 
 def test_documents_that_say_the_same_differ_by_their_nonce():
