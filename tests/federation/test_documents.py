@@ -135,7 +135,7 @@ def _as_plan(facts):
 
 
 def _format(facts):
-    facts["document"]["format"] = 3
+    facts["document"]["format"] = 4
     return facts
 
 
@@ -158,7 +158,7 @@ TWICE = b'"k": 5,'
 ALTERED = {
     "changed": (_lines(_more), LayoutError, "changed after North signed it"),
     "as another kind": (_lines(_as_plan), LayoutError, "found a plan, expected an offer"),
-    "of another format": (_lines(_format), LayoutError, "found format 3"),
+    "of another format": (_lines(_format), LayoutError, "found format 4"),
     "with half a person": (_lines(_fraction), LayoutError, "expected a whole number"),
     "with a note": (_lines(_extra), LayoutError, "found the unknown key 'note'"),
     "without a signature": (_lines(_unsigned), PrivacyError, "without a signature"),
