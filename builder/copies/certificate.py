@@ -4,7 +4,7 @@ import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 
-from builder.copies import fitting, screening
+from builder.copies import fitting, lists, screening
 from builder.copies.matching import (
     ACROSS,
     NEIGHBOURS,
@@ -69,7 +69,8 @@ def method() -> dict[str, Json]:
         "hash": {
             "planes": EDGE, "views": len(screening.VIEWS), "views_of_many": len(screening.MANY_VIEWS),
             "flips": len(screening.FLIPS), "threshold": screening.SCREEN_THRESHOLD, "promising": screening.PROMISING,
-            "promising_in_all": screening.PAIRS, "neighbours": NEIGHBOURS, "starts": screening.STARTS,
+            "promising_in_all": screening.PAIRS, "listed_from": lists.LISTED, "lists_compared": lists.PROBED,
+            "promising_listed": screening.PROMISING_LISTED, "neighbours": NEIGHBOURS, "starts": screening.STARTS,
         },
         "fit": {
             "edge": fitting.CONFIRM, "given_up_below": fitting.HOPELESS, "doubtful_below": fitting.DOUBTFUL,

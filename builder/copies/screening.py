@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from builder.copies import lists as index
+from builder.copies.lists import Lists, centres_of, labels_of, sampled
 from builder.copies.prints import SMALL, Print, Reals
 from builder.kernels.flips import best_views, parts
 from builder.kernels.hashes import EDGE, crop_hashes
@@ -38,6 +40,9 @@ STARTS = 2
 
 PROMISING, PAIRS = 64, 2**18
 """Of how many volumes a volume may be a crop, at least, and of how many all may be together: the nearest by spectra."""
+
+PROMISING_LISTED = 192
+"""The same where spectra lie in lists."""
 
 BLOCK, ROWS = 512, 16
 """How many volumes are compared with one volume, and with so many, at a time, which bounds memory."""
@@ -100,15 +105,18 @@ def candidates(prints: Sequence[Print], neighbours: int) -> NDArray[Any]:
     else:
         spectra = quick_spectra(smalls)
         spectra = standardised(spectra, moments(spectra))
-        everybody = np.arange(len(prints))
-        pairs = promising(everybody, spectra[:, 0], [(everybody, spectra)], persons)
+        everybody, lists = np.arange(len(prints)), None
+        if len(prints) >= index.LISTED:
+            centres = centres_of(spectra[:: sampled(len(prints))], len(prints), SPECTRUM)
+            lists = Lists(centres, labels_of(spectra, centres))
+        pairs = promising(everybody, spectra[:, 0], [(everybody, spectra)], persons, lists=lists)
     found = [scored(smalls[whole], whole, cropped, plain) for whole, cropped in by_whole(pairs)] if len(pairs) else []
     return nearest(np.concatenate([np.empty(0, FOUND), *found]), neighbours)
 
 
 def most_owners(volumes: int) -> int:
     """Return of how many others each of so many volumes is examined as a crop: of all if there are few."""
-    return max(PROMISING, PAIRS // max(volumes, 1))
+    return PROMISING_LISTED if volumes >= index.LISTED else max(PROMISING, PAIRS // max(volumes, 1))
 
 
 def few(volumes: int) -> bool:
@@ -160,7 +168,14 @@ def standardised(spectra: Shorts, whole: Places) -> Shorts:
     return out
 
 
-def promising(own: Places, wholes: Shorts, spectra: Iterable[tuple[Places, Shorts]], persons: Places) -> Places:
+def promising(
+    own: Places,
+    wholes: Shorts,
+    spectra: Iterable[tuple[Places, Shorts]],
+    persons: Places,
+    *,
+    lists: Lists | None = None,
+) -> Places:
     """Return the (pair, 2) wholes and crops to compare: of each of our own volumes those that it is likest a crop of.
 
     Where all are compared, spectra do not matter; elsewhere those with less than nothing in common are left out.
@@ -173,27 +188,47 @@ def promising(own: Places, wholes: Shorts, spectra: Iterable[tuple[Places, Short
         Numbers and spectra of all volumes, in any portions. Results do not depend on the portions.
     persons
         Person of every volume; volumes of one person are not compared.
+    lists
+        Which views are compared with which volumes; without, all with all.
     """
     most = most_owners(len(persons))
     lowest = 0.0 if most < len(persons) else -2.0 * SPECTRUM**2
     least = np.full(len(own), lowest, np.float32)
-    crops, owners, scores = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
+    near = np.empty(0, np.int64) if lists is None else lists.near(wholes)
+    found = [_Near(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
     for rows, some in spectra:
-        alike = _alike(some, wholes.astype(np.float32))
+        alike = _alike(some, wholes.astype(np.float32)) if lists is None else lists.alike(rows, some, wholes, near)
         alike[persons[rows][:, None] == persons[own]] = -np.inf
-        if not len(crops) and len(rows) > most:
+        if len(found) == 1 and not len(found[0].crops) and len(rows) > most:
             least = np.maximum(np.partition(alike, -most, axis=0)[-most], lowest)
-        at, crop = np.nonzero(alike >= least)
-        crops, owners = np.concatenate([crops, crop]), np.concatenate([owners, rows[at]])
-        scores = np.concatenate([scores, alike[at, crop]])
-        order = np.lexsort((owners, -scores, crops))
-        crops, owners, scores = crops[order], owners[order], scores[order]
-        _, first, sizes = np.unique(crops, return_index=True, return_counts=True)
-        place = np.arange(len(crops)) - np.repeat(first, sizes)
-        least[crops[place == most - 1]] = scores[place == most - 1]
-        kept = place < most
-        crops, owners, scores = crops[kept], owners[kept], scores[kept]
-    return np.stack([owners, own[crops]], axis=1)
+        at, crops = np.nonzero(alike >= least)
+        found.append(_Near(crops, rows[at], alike[at, crops]))
+        if sum(len(f.crops) for f in found) > 2 * most * len(own):
+            found = [_nearest_of(found, most, least)]
+    kept = _nearest_of(found, most, least)
+    return np.stack([kept.owners, own[kept.crops]], axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Near:
+    """Crops, by their places among those whose owners are sought, their owners, and how alike they are."""
+
+    crops: Places
+    owners: Places
+    scores: Reals
+
+
+def _nearest_of(found: Sequence[_Near], most: int, least: Reals) -> _Near:
+    """Return the likest owners of each crop, in order, and raise ``least`` to the last one where there are enough."""
+    crops, owners = (np.concatenate([getattr(f, name) for f in found]) for name in ("crops", "owners"))
+    scores = np.concatenate([f.scores for f in found])
+    order = np.lexsort((owners, -scores, crops))
+    crops, owners, scores = crops[order], owners[order], scores[order]
+    _, first, sizes = np.unique(crops, return_index=True, return_counts=True)
+    place = np.arange(len(crops)) - np.repeat(first, sizes)
+    least[crops[place == most - 1]] = scores[place == most - 1]
+    kept = place < most
+    return _Near(crops[kept], owners[kept], scores[kept])
 
 
 def _alike(views: Shorts, wholes: Reals) -> Reals:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from builder.copies import Match, Print, find_matches, parse_prints, screening
+from builder.copies import Match, Print, find_matches, lists, parse_prints, screening
 from builder.copies.matching import confirmed, equal_planes, keep_best, limit, matches_of, thick
 from builder.copies.prints import COMPARED, PRINTS_VERSION
 from builder.model.parquet import parquet_bytes, read_parquet
@@ -20,6 +20,7 @@ from builder.stages.comparing import (
     Portion,
     Whole,
     compare_whole,
+    enlist,
     find_promising,
     fit_pairs,
     get_array,
@@ -27,6 +28,7 @@ from builder.stages.comparing import (
     put_array,
     score,
     sketch,
+    take_centres,
 )
 from builder.stages.graph import Runner, Task
 from builder.stages.shard import prints_path
@@ -142,6 +144,9 @@ def _screened(runner: Runner, room: Store, portions: Sequence[Portion], neighbou
     sums = [np.array(found, np.int64) for _, found in _run(runner, "sketch", sketch, portions)]
     put_array(room, MOMENTS, np.sum(sums, axis=0))
     _run(runner, "level", level, portions)
+    if len(get_array(room, PLACES)) >= lists.LISTED:
+        _run(runner, "centres", take_centres, portions[:1])
+        _run(runner, "list", enlist, portions)
     _run(runner, "screen", find_promising, portions)
     promising = np.concatenate([get_array(room, f"promising-{p.number}") for p in portions])
     portion_of = get_array(room, PLACES)[promising[:, 0], 0]

@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builder.copies import Match, Print, find_matches, parse_prints
+from builder.copies.lists import Lists, centres_of, labels_of, sampled
 from builder.copies.matching import agreement
 from builder.copies.prints import LEVELS, SMALL, packed, unpacked
 from builder.copies.screening import (
     FOUND,
+    SPECTRUM,
     by_whole,
     moments,
     plain_hashes,
@@ -32,8 +34,9 @@ from builder.model.parquet import read_parquet
 from builder.stages.shard import prints_path
 from builder.storage import Store, open_store
 
-PERSONS, PLACES, MOMENTS = "persons", "places", "moments"
-"""Files with the person of every volume, as a number; with its portion and place there; and with sums of spectra."""
+PERSONS, PLACES, MOMENTS, CENTRES = "persons", "places", "moments", "centres"
+"""Files with the person of every volume, as a number; with its portion and place there; with sums of spectra; and with
+the centres of the lists in which spectra of very many volumes lie."""
 
 RECORD = np.dtype([("small", "<u2", (SMALL**3,)), ("levels", "<f4", (LEVELS,)), ("shape", "<i8", (3,))])
 """What a fit needs of a volume."""
@@ -112,6 +115,26 @@ def level(portion: Portion) -> int:
     return len(spectra)
 
 
+def take_centres(portion: Portion) -> int:
+    """Write the centres of lists, from a sample of all portions, and return how many there are."""
+    room = _private(portion.room)
+    places = get_array(room, PLACES)
+    chosen = np.arange(len(places)) % sampled(len(places)) == 0
+    some = [get_array(room, f"spectra-{n}")[places[chosen & (places[:, 0] == n), 1]] for n in range(portion.portions)]
+    order = np.argsort(np.argsort(places[chosen, 0], kind="stable"), kind="stable")
+    centres = centres_of(np.concatenate(some)[order], len(places), SPECTRUM)
+    put_array(room, CENTRES, centres)
+    return len(centres)
+
+
+def enlist(portion: Portion) -> int:
+    """Write the list of every view of a portion, and return the number of its volumes."""
+    room = _private(portion.room)
+    labels = labels_of(get_array(room, f"spectra-{portion.number}"), get_array(room, CENTRES))
+    put_array(room, f"labels-{portion.number}", labels)
+    return len(labels)
+
+
 def find_promising(portion: Portion) -> int:
     """Write the pairs that are near by their spectra and of which the crop is of the portion; return their number."""
     room = _private(portion.room)
@@ -119,7 +142,11 @@ def find_promising(portion: Portion) -> int:
     rows = [np.flatnonzero(places[:, 0] == n) for n in range(portion.portions)]
     spectra = ((rows[n], get_array(room, f"spectra-{n}")) for n in range(portion.portions))
     own = get_array(room, f"spectra-{portion.number}")[:, 0]
-    found = promising(rows[portion.number], own, spectra, get_array(room, PERSONS))
+    lists = None
+    if room.exists(f"{CENTRES}.npy"):
+        labels = np.concatenate([get_array(room, f"labels-{n}") for n in range(portion.portions)])
+        lists = Lists(get_array(room, CENTRES), labels[np.argsort(np.concatenate(rows))])
+    found = promising(rows[portion.number], own, spectra, get_array(room, PERSONS), lists=lists)
     put_array(room, f"promising-{portion.number}", found.astype(np.int32))
     return len(found)
 

@@ -13,6 +13,7 @@ from builder.copies import (
     certify,
     find_matches,
     fitting,
+    lists,
     matching,
     parse_prints,
     pixel_digest,
@@ -296,6 +297,24 @@ def test_few_volumes_are_examined_as_crops_of_all_and_many_of_the_likest(monkeyp
     likest = {(int(a), b) for b in range(9) for a in np.argsort(-products[:, b], kind="stable")[:2]}
     found = screening.promising(everybody, spectra[:, 0], halves, persons)
     assert {tuple(pair) for pair in found.tolist()} == {pair for pair in likest if products[pair] >= 0}
+
+
+def test_volumes_are_compared_with_what_lies_in_their_nearest_lists_only(monkeypatch):
+    monkeypatch.setattr(lists, "PROBED", 3)
+    views = np.random.default_rng(2).integers(-400, 400, (60, 5, 68)).astype(np.int16)
+    centres = lists.centres_of(views[:: lists.sampled(60)], 60, screening.SPECTRUM)
+    labels = lists.labels_of(views, centres)
+    assert len(centres) == 35
+    exact = views.astype(int) @ centres.astype(int).T
+    assert np.array_equal(labels, exact.argmax(axis=2))
+    some, wholes = np.array([4, 9, 50]), views[:20, 0]
+    near = np.argsort(-(wholes.astype(int) @ centres.astype(int).T), axis=1, kind="stable")[:, :3]
+    products = np.einsum("avf,bf->abv", views[some].astype(float), wholes.astype(float))
+    listed = (labels[some][:, None, :, None] == near[None, :, None]).any(axis=3)
+    expected = np.where(listed, products, -np.inf).max(axis=2)
+    assert np.isinf(expected).any()
+    index = lists.Lists(centres, labels)
+    assert np.array_equal(index.alike(some, views[some], wholes, index.near(wholes)), expected)
 
 
 def test_of_many_volumes_only_the_nearest_is_fitted_unless_it_is_a_copy(monkeypatch):

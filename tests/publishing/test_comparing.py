@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from builder.copies import THRESHOLDS, find_matches, prints_table, screening, take_print
+from builder.copies import THRESHOLDS, find_matches, lists, prints_table, screening, take_print
 from builder.model.parquet import parquet_bytes
 from builder.publishing import comparing
 from builder.publishing.comparing import compare_in_tasks, read_facts, read_fits
@@ -70,6 +70,21 @@ def test_tasks_find_what_one_comparison_finds(taken, tmp_path, small):
     assert compared(tmp_path / "b", twice, runner=Backwards(), shard=5) == expected
     assert compared(tmp_path / "c", taken, neighbours=0) == find_matches(taken, neighbours=0) == expected[:1]
     assert sorted(open_store(str(tmp_path / "b")).list("comparison")) == []
+
+
+@pytest.mark.parametrize("probed", [1, 1000])
+def test_lists_of_spectra_are_the_same_in_tasks_and_all_of_them_are_the_full_choice(
+    probed, taken, tmp_path, small, monkeypatch
+):
+    full = find_matches(taken)
+    monkeypatch.setattr(lists, "LISTED", 10)
+    monkeypatch.setattr(lists, "PROBED", probed)
+    monkeypatch.setattr(screening, "PROMISING_LISTED", 4)
+    expected = find_matches(taken)
+    assert set(expected) <= set(full)
+    assert probed == 1 or expected == full
+    assert compared(tmp_path / "a", taken) == expected
+    assert compared(tmp_path / "b", [*taken[5:], *taken], runner=Backwards(), shard=5) == expected
 
 
 def test_few_volumes_are_compared_in_one_task(taken, tmp_path):

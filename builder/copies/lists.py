@@ -1,0 +1,75 @@
+"""An index over spectra: views lie in lists of alike ones, and a volume is compared with the nearest lists only.
+
+Lists belong to centres, which are means of a sample of views. All sums are of whole numbers, so that lists depend on
+nothing but the set of volumes.
+"""
+
+from dataclasses import dataclass
+from math import isqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builder.kernels.lists import best_in_lists
+
+Shorts = NDArray[np.int16]
+Places = NDArray[np.int64]
+
+LISTED = 16384
+"""From so many volumes on, spectra lie in lists; fewer are all compared with each other."""
+
+PROBED = 64
+"""How many lists, the nearest ones, a volume is compared with."""
+
+ROOTS, SAMPLE, ROUNDS = 5, 2, 2
+"""Lists for each root of the number of volumes, volumes of the sample for each list, and how often means are taken."""
+
+ROWS = 8192
+"""How many views are compared with all centres at a time, which bounds memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lists:
+    """The (list, 68) centres, and the (volume, view) list of every view of every volume."""
+
+    centres: Shorts
+    labels: NDArray[np.int32]
+
+    def near(self, wholes: Shorts) -> Places:
+        """Return the (whole, some) lists that are nearest to each spectrum of a whole volume."""
+        products = wholes.astype(np.float32) @ self.centres.astype(np.float32).T
+        return np.argsort(-products, axis=1, kind="stable")[:, :PROBED]
+
+    def alike(self, rows: Places, views: Shorts, wholes: Shorts, near: Places) -> NDArray[np.float32]:
+        """Return the (volume, whole) likeness of some volumes, by number, to whole ones; -inf if in no near list."""
+        return best_in_lists(views, self.labels[rows].astype(np.int64), wholes.astype(np.float32), near)
+
+
+def sampled(volumes: int) -> int:
+    """Return which volumes give centres their sample: those whose number this divides."""
+    return max(1, volumes // (SAMPLE * lists_of(volumes)))
+
+
+def lists_of(volumes: int) -> int:
+    """Return how many lists there are for so many volumes."""
+    return ROOTS * isqrt(volumes)
+
+
+def centres_of(sample: Shorts, volumes: int, norm: int) -> Shorts:
+    """Return the centres of the (volume, view, 68) spectra of a sample: means of the views nearest to each."""
+    views = sample.reshape(-1, sample.shape[-1])
+    centres = views[:: max(1, len(views) // lists_of(volumes))][: lists_of(volumes)]
+    for _ in range(ROUNDS):
+        sums = np.zeros(centres.shape, np.int64)
+        np.add.at(sums, labels_of(views, centres), views)
+        lengths = np.sqrt((sums * sums).sum(axis=1, keepdims=True))
+        means = np.rint(norm * sums / np.maximum(lengths, 1)).astype(np.int16)
+        centres = np.where(lengths > 0, means, centres)
+    return centres
+
+
+def labels_of(views: Shorts, centres: Shorts) -> NDArray[np.int32]:
+    """Return the list of each of (..., 68) spectra."""
+    rows, turned = views.reshape(-1, views.shape[-1]), centres.astype(np.float32).T
+    found = [(rows[at : at + ROWS].astype(np.float32) @ turned).argmax(axis=1) for at in range(0, len(rows), ROWS)]
+    return np.concatenate([np.empty(0, np.int64), *found]).astype(np.int32).reshape(views.shape[:-1])
