@@ -12,7 +12,7 @@ const fetched = new Map(); // address -> promise of its content; only those near
 
 const viewer = new niivue.Niivue({
   backColor: [0, 0, 0, 1], show3Dcrosshair: false, crosshairWidth: 0, isRadiologicalConvention: true, loadingText: "",
-  clipPlaneHotKey: "", viewModeHotKey: "", dragAndDropEnabled: false, isOrientCube: false, multiplanarForceRender: false,
+  clipPlaneHotKey: "", viewModeHotKey: "", dragAndDropEnabled: false, isOrientCube: false, multiplanarShowRender: 0, // never in 3D
   isNearestInterpolation: true, logLevel: "silent",
 });
 
