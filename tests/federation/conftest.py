@@ -3,7 +3,8 @@
 import json
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,9 +86,9 @@ def offered(three: Three) -> list[Path]:
     return [three.at(site, "out", "offer.json") for site in SITES]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def without_network():
-    """Nothing of a federation opens a connection, in this process; ``NO_NETWORK`` refuses it in others."""
+@contextmanager
+def no_network() -> Iterator[None]:
+    """Let this process open no connection; ``NO_NETWORK`` refuses it in others."""
 
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError("found that a site uses a network, expected files alone")
@@ -99,10 +100,17 @@ def without_network():
         yield
 
 
+@pytest.fixture(autouse=True)
+def without_network():
+    """Nothing of a federation opens a connection. It ends with each test: those of other rooms use sockets."""
+    with no_network():
+        yield
+
+
 @pytest.fixture(scope="session")
 def planned(tmp_path_factory) -> Three:
     """Offers of all sites, approved, and the joint plan."""
-    with pytest.MonkeyPatch.context() as patch:
+    with no_network(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("BUILDER_KEY", KEY)
         three = begin(tmp_path_factory.mktemp("federation"), persons=32)
         data, _ = plan_offers(three.signed, offered(three), three.home / "coordinator.key", sequence=1)
@@ -113,7 +121,7 @@ def planned(tmp_path_factory) -> Three:
 @pytest.fixture(scope="session")
 def built(planned: Three) -> Three:
     """The dataset of every site, and its receipt, approved; ``before.json`` is the ledger as it was before."""
-    with pytest.MonkeyPatch.context() as patch:
+    with no_network(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("BUILDER_KEY", KEY)
         for site in SITES:
             policy = planned.at(site, "policy.yaml")
