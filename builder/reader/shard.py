@@ -1,12 +1,13 @@
 """Reading one field of one shard: find its chunks and decode them to voxels."""
 
+import contextlib
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import google_crc32c
 import numcodecs.blosc as blosc
@@ -30,6 +31,9 @@ It is the same for all bytes, so a checksum can be verified without splitting th
 """
 _HEADER_BYTES = 16
 MOST_OPEN_FILES = 256
+AGAIN = 3
+"""How often a range of a remote object is fetched again before the object itself is taken to be damaged."""
+Found = TypeVar("Found")
 
 
 @dataclass
@@ -123,12 +127,25 @@ class ChunkObject:
     def decompress(self, data: bytes | memoryview, out: NDArray[Any], *, chunk: int) -> None:
         """Verify a stored chunk and decompress it into ``out``, unpacked to values. Raises LayoutError."""
         layout = self.packed
-        if layout is None or layout.packing is None:
-            self._decompress(data, out, chunk=chunk)
-            return
-        stored = np.empty(out.shape, layout.dtype)
-        self._decompress(data, stored, chunk=chunk)
-        layout.packing.unpack(stored, out)
+        packing = None if layout is None else layout.packing
+        stored = out if layout is None or packing is None else np.empty(out.shape, layout.dtype)
+        self._checked(data, self.index[chunk], lambda found: self._decompress(found, stored, chunk=chunk))
+        if packing is not None:
+            packing.unpack(stored, out)
+
+    def _checked(
+        self, data: bytes | memoryview, place: tuple[int, int], check: Callable[[bytes | memoryview], Found]
+    ) -> Found:
+        """Return what ``check`` makes of the bytes at (start, length), which may be damaged on their way here."""
+        try:
+            return check(data)
+        except LayoutError:
+            if self._open().memory() is not None:
+                raise
+        for _ in range(AGAIN - 1):
+            with contextlib.suppress(LayoutError):
+                return check(self._open().read(*place))
+        return check(self._open().read(*place))
 
     def _decompress(self, data: bytes | memoryview, out: NDArray[Any], *, chunk: int) -> None:
         expected = self.index[chunk][1]
@@ -155,8 +172,12 @@ class ChunkObject:
         """The (offset, length) of every chunk, read and verified once."""
         if self._index is None:
             size, length = self.expected.bytes, index_bytes(self.chunks)
-            data = bytes(self._open().read(size - length, length)) if size >= length else b""
-            table = decode_index(data, chunks=self.chunks, size=size, where=self.path)
+            place = max(0, size - length), min(length, size)
+            table = self._checked(
+                self._open().read(*place),
+                place,
+                lambda found: decode_index(bytes(found), chunks=self.chunks, size=size, where=self.path),
+            )
             self._index = [(offset, count) for offset, count in table.tolist()]
         return self._index
 

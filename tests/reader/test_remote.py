@@ -65,6 +65,9 @@ class FarReader:
         )
         return answer
 
+    def memory(self) -> None:
+        return None
+
 
 def open_far(made: Any, *, latency: float = LATENCY, **options: Any) -> tuple[FarStore, Dataset]:
     store = FarStore(open_store(made.root), latency)  # type: ignore[arg-type]
@@ -193,6 +196,48 @@ def test_damage_on_the_way_or_in_the_cache_is_noticed(fresh: Callable[..., Any],
             kept.write_bytes(data)
     with pytest.raises(LayoutError, match="damaged"):
         open_far(made, latency=0, cache=folder)[1].get([0, 1])
+
+
+@dataclass
+class LossyStore(FarStore):
+    """A store whose first answers for each object of a shard are damaged on their way."""
+
+    times: int = 0
+
+    def open(self, path: str) -> "LossyReader":
+        return LossyReader(self, path)
+
+
+class LossyReader(FarReader):
+    store: LossyStore
+
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+        for data in super().read_many(ranges):
+            hurt = self.store.asked[self.path] <= self.store.times
+            yield bytes([data[0] ^ 1, *data[1:]]) if hurt else data
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_what_was_damaged_on_its_way_is_fetched_again(fresh: Callable[..., Any], times: int) -> None:
+    made = fresh(sizes=[2])
+    store = LossyStore(open_store(made.root), 0, times=times)  # type: ignore[arg-type]
+    assert np.array_equal(open_dataset(store)[0]["image"], open_dataset(made.root)[0]["image"])  # type: ignore[arg-type]
+
+
+def test_a_chunk_that_is_damaged_on_its_way_is_fetched_again(fresh: Callable[..., Any]) -> None:
+    made = fresh(sizes=[2])
+    store = LossyStore(open_store(made.root), 0)  # type: ignore[arg-type]
+    dataset = open_dataset(store)  # type: ignore[arg-type]
+    dataset[0]  # the indices are known now
+    store.times = max(store.asked.values()) + 2
+    assert np.array_equal(dataset[1]["image"], open_dataset(made.root)[1]["image"])
+
+
+def test_what_is_damaged_whenever_it_is_fetched_is_told(fresh: Callable[..., Any]) -> None:
+    store = LossyStore(open_store(fresh(sizes=[2]).root), 0, times=1000)  # type: ignore[arg-type]
+    with pytest.raises(LayoutError, match="damaged index"):
+        open_dataset(store)[0]  # type: ignore[arg-type]
+    assert max(shard_requests(store).values()) == 4
 
 
 def read_in_child(dataset: Dataset, queue: Any) -> None:
