@@ -126,15 +126,16 @@ def fit_clip(spec: DatasetSpec, offers: Mapping[str, Offer]) -> Clip:
 
 
 def _line(quantity: str, edges: Sequence[float], first: int, last: int, likely: int) -> str:
-    ends = [f"{edges[band]:g} to {edges[band + 1]:g}" if band + 1 < len(edges) else f"{edges[band]:g} and above"
-            for band in (likely, first, last)]  # fmt: skip
-    return f"{quantity}: the median's band is {ends[0]}, by what is hidden one between {ends[1]} and {ends[2]}"
+    ends = [f"{edges[band + 1]:g}" if band + 1 < len(edges) else "above" for band in (likely, last)]
+    band = f"{quantity}: the median lies in the band from {edges[likely]:g} to {ends[0]}"
+    return f"{band}; what is hidden leaves it between {edges[first]:g} and {ends[1]}"
 
 
 def _spacing(quantity: str, offers: Mapping[str, Offer]) -> tuple[float, str]:
     edges = EDGES[quantity]
     first, last, likely = (edges[band] or edges[1] for band in _median(quantity, offers))
-    return likely, f"{quantity}: the median's band begins at {likely:g} mm, by what is hidden at {first:g} to {last:g}"
+    band = f"{quantity}: the band of the median begins at {likely:g} mm"
+    return likely, f"{band}; what is hidden leaves that between {first:g} and {last:g} mm"
 
 
 def _median(quantity: str, offers: Mapping[str, Offer]) -> tuple[int, int, int]:

@@ -74,11 +74,7 @@ def make_receipt(
     """
     signed, plan = documents
     version, index = published.version, with_sizes(published.index, terms.sizes)
-    asked, withheld = permitted(signed.columns, policy)
-    columns = {name: levels for name, levels in asked.items() if name in index.column_names}
-    quantities = [q for q in policy.histograms if kind_of(q) in EDGES and q in index.column_names]
-    stay = [q for q in policy.histograms if q in MEASURED]
-    withheld += [f"{quantity}: offers tell it, and receipts do not" for quantity in stay]
+    columns, quantities, withheld = _asked(signed, policy, index)
     persons = one_row_each(index, ["split", *columns, *quantities])
     keys = {*persons["person_key"].to_pylist()}
     counted, before, known = version, ledger.receipts.get(digest(plan)), ledger.memory()
@@ -112,8 +108,19 @@ def make_receipt(
         strata=tables[0],
         tables=tables[1:],
         lock=lock_of(published.lock),
-        withheld=[*withheld, *untold, *unstated([*asked, *(q for q in policy.histograms if q not in stay)], index)],
+        withheld=[*withheld, *untold],
     )
+
+
+def _asked(signed: Spec, policy: Policy, index: pa.Table) -> tuple[dict[str, tuple[str, ...]], list[str], list[str]]:
+    """Return the columns with their levels and the quantities that are told, and a line for each that is not."""
+    asked, withheld = permitted(signed.columns, policy)
+    columns = {name: levels for name, levels in asked.items() if name in index.column_names}
+    quantities = [q for q in policy.histograms if kind_of(q) in EDGES and q in index.column_names]
+    stay = [q for q in policy.histograms if q in MEASURED]
+    withheld += [f"{quantity}: offers tell it, and receipts do not" for quantity in stay]
+    withheld += unstated([*asked, *(q for q in policy.histograms if q not in stay)], index)
+    return columns, quantities, withheld
 
 
 def _tables(

@@ -119,10 +119,10 @@ def plan_index(source: Source, position: int, *, store: Store) -> Iterator[PartP
 
 
 def _named(store: Store, listed: str) -> list[str]:
-    """Return the names of the parts that a source was cut into when it was last listed to the end."""
+    """Return the names of the parts that a source was cut into when it was last listed to the end; [] if unknown."""
     try:
         names: list[str] = json.loads(store.read(listed))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # without them, or if they are damaged, every file is opened
         return []
     return names
 

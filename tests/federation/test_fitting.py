@@ -69,7 +69,7 @@ def test_those_who_are_hidden_are_shared_out_evenly(tmp_path):
     everybody = [mm for own in slices.values() for mm in own]
     fitted = fit_spacing(SPEC, offers)
     assert fitted.mm[0] == statistics.median_low(everybody) == 3.0
-    assert any("spacing_slice_mm: the median's band begins at 3 mm" in rule for rule in fitted.rules)
+    assert any("spacing_slice_mm: the band of the median begins at 3 mm" in rule for rule in fitted.rules)
 
 
 def test_sites_resample_to_the_spacing_of_the_plan_and_keep_what_the_spec_keeps(tmp_path):

@@ -107,7 +107,7 @@ def test_the_pooled_medians_lie_within_the_bounds_that_the_plan_states(tmp_path,
         middle = statistics.median_low(own[place] for found in sites.values() for own in found)
         (line,) = [line for line in fitted.rules if line.startswith(quantity)]
         ends = [float(word) for word in re.findall(r"-?[0-9]+", line)]
-        assert ends[2] <= middle < ends[5]
+        assert ends[2] <= middle < ends[3]
         assert fitted.limits[place] == ends[place]
         assert any(float(a) <= middle < float(b) for a, b in pairwise(EDGES[EDGES.index(ends[2]) :]))
 

@@ -227,6 +227,10 @@ def test_a_second_listing_opens_only_files_that_may_be_archives(
     os.utime(tmp_path / "in/d.dcm", ns=(1, 1))
     assert opened() == ["b/a.dcm", "b/note.txt", "b.dcm", "d.dcm"]
     assert opened() == ["b/note.txt"]
+    (listed,) = (tmp_path / "work").glob("listed-*.json")
+    listed.write_text('["')
+    assert len(opened()) == 7, "what is damaged is not believed, and costs nothing else"
+    assert opened() == ["b/note.txt"]
 
 
 def test_rows_are_the_same_bytes_however_the_files_are_batched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,8 @@ _FACING = {"axial": (-1, -1), "coronal": (-1, -1), "sagittal": (-1, 1)}
 """Which way rows and columns of a slice run: down from anterior or superior, and from the patient's right, or, in
 sagittal slices, from posterior."""
 
+LONGEST = 8192
+
 Three = tuple[int, int, int]
 
 
@@ -92,9 +94,13 @@ class Planes:
         return np.asarray(self.turned(box).take(0, axis=PLANES[plane])[::down, ::along])
 
     def squared(self, picture: NDArray[Any], plane: str) -> NDArray[Any]:
-        """Return a picture with square pixels: those of the longer side are repeated, none is left out."""
+        """Return a picture with square pixels: those of the longer side are repeated, none is left out.
+
+        A spacing that no scanner has repeats them only until the picture has ``LONGEST`` pixels along a side.
+        """
         sides = [mm for axis, mm in enumerate(self._spacing_mm) if axis != PLANES[plane]]
-        wanted = (round(n * mm / min(sides)) for n, mm in zip(picture.shape[:2], sides, strict=True))
+        lengths = zip(picture.shape[:2], sides, strict=True)
+        wanted = (max(n, min(round(n * mm / min(sides)), LONGEST)) for n, mm in lengths)
         rows, columns = (
             ((np.arange(more) + 0.5) * n / more).astype(int) for n, more in zip(picture.shape[:2], wanted, strict=True)
         )
