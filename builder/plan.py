@@ -12,7 +12,7 @@ from builder.defacers.found import FoundFaces
 from builder.deid import Deid
 from builder.deid.anonymity import Assessment
 from builder.deid.dates import Withheld
-from builder.model.canonical import Fingerprint
+from builder.model.canonical import Fingerprint, Keyless
 from builder.model.keyed import Key
 from builder.model.layout import FORMAT_VERSION
 from builder.model.options import without_locations
@@ -363,18 +363,13 @@ class Namer:
 
     def name(self, cases: Sequence[CasePlan], objects: pa.Table) -> str:
         """Return the name of a shard; ``objects`` are by schema PLANNED, in any order."""
+        case, role, content, header, size, uid, layout = (objects[name].to_pylist() for name in ("case", *NAMED))
+        digests = [of_all or of_header or "" for of_all, of_header in zip(content, header, strict=True)]
+        rows: list[tuple[Any, ...]] = list(zip(case, role, digests, size, [name or "" for name in uid], strict=True))
         if objects["layout"].null_count < objects.num_rows:
             # tables and sidecars beside an image file say what it is; the hash of the file does not cover them
             stated = [json.dumps([row[name] for name in STATED]) for row in objects.select(STATED).to_pylist()]
-        else:
-            stated = [""] * objects.num_rows
-        columns = (objects[name].to_pylist() for name in ("case", *NAMED))
-        rows = sorted(
-            [case, role, content or header or "", size, uid or ""] + ([facts] if layout else [])
-            for (case, role, content, header, size, uid, layout), facts in zip(
-                zip(*columns, strict=True), stated, strict=True
-            )
-        )
+            rows = [(*row, facts) if laid else row for row, facts, laid in zip(rows, stated, layout, strict=True)]
         partners = {case.case_key: [asdict(image) for image in case.partners] for case in cases}
         for image in (image for images in partners.values() for image in images):
             del image["face"]  # named with the face of the reference
@@ -385,7 +380,7 @@ class Namer:
             + ([list(case.faces)] if any(case.faces) else [])
             for case in cases
         ]
-        return self._recipe.also(named, rows)
+        return self._recipe.also(named, Keyless(sorted(rows)))
 
 
 def shard_fingerprint(recipe_document: Mapping[str, Any], cases: Sequence[CasePlan], objects: pa.Table) -> str:

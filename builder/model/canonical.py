@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 Json: TypeAlias = Any
@@ -20,13 +21,19 @@ def canonical_json(document: Json) -> bytes:
         For keys that are not text, and for values JSON does not have.
     """
     _check_keys(document)
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode() + b"\n"
+    return _written(document)
 
 
 def fingerprint(*parts: Json) -> str:
     """Return 32 hex digits of the SHA-256 of ``parts``, bytes and JSON values; no two lists of parts hash alike."""
     return Fingerprint().also(*parts)
+
+
+@dataclass(frozen=True)
+class Keyless:
+    """A part of a fingerprint that is a long list of lists of text and numbers: without keys, none is looked for."""
+
+    document: Sequence[Sequence[str | int]]
 
 
 class Fingerprint:
@@ -45,8 +52,17 @@ class Fingerprint:
 
 def _add(digest: "hashlib._Hash", parts: Sequence[Json]) -> None:
     for part in parts:
-        tag, data = (b"b", part) if isinstance(part, bytes) else (b"j", canonical_json(part))
+        tag, data = (b"b", part) if isinstance(part, bytes) else (b"j", _json(part))
         digest.update(tag + len(data).to_bytes(8, "big") + data)
+
+
+def _json(part: Json) -> bytes:
+    return _written(part.document) if isinstance(part, Keyless) else canonical_json(part)
+
+
+def _written(document: Json) -> bytes:
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"
 
 
 _LEAVES = (str, float, int)

@@ -257,7 +257,7 @@ def _counting(held: _Held, shape: Shape) -> int:
 
 def _fetched(objects: pa.Table) -> int:
     """Return the bytes of files held until the case is decoded: all except native images, which are read in place."""
-    columns = (objects.column(name).to_pylist() for name in ("role", "pixel_offset", "size"))
-    rows = [(is_image_role(role) and offset is not None, size) for role, offset, size in zip(*columns, strict=True)]
-    whole = sum(size for direct, size in rows if not direct)
-    return int(whole + max((size for direct, size in rows if direct), default=0))
+    roles, offsets, sizes = (objects.column(name).to_pylist() for name in ("role", "pixel_offset", "size"))
+    images = {role for role in set(roles) if is_image_role(role)}
+    direct = [s for role, offset, s in zip(roles, offsets, sizes, strict=True) if offset is not None and role in images]
+    return int(sum(sizes) - sum(direct) + max(direct, default=0))

@@ -8,6 +8,7 @@ from builder.deid import Deid
 from builder.deid.pixels import judge_pixels
 from builder.errors import CaseError
 from builder.imaging.rows import dataset_of
+from builder.model.sorting import changes
 from builder.model.tables import INSTANCES, used_rows
 from builder.plan import DatasetPlan
 from builder.planning.inventory import Inventory, Survey
@@ -24,12 +25,12 @@ def pixel_refusals(plan: DatasetPlan, inventory: Inventory, survey: Survey) -> d
     found: Counter[str] = Counter()
     for chunk in sorted(rows):
         kinds: dict[tuple[str, int], set[tuple[object, ...]]] = {}
-        membership = survey.membership(chunk)
-        places = zip(*(membership[name].to_pylist() for name in ("series", "stack")), strict=True)
-        table = inventory.chunk(chunk, columns=KIND_COLUMNS)
-        headers = zip(*(table[name].to_pylist() for name in KIND_COLUMNS), strict=True)
-        for place, header in zip(places, headers, strict=True):
-            kinds.setdefault(place, set()).add(header)
+        table, membership = inventory.chunk(chunk, columns=KIND_COLUMNS), survey.membership(chunk)
+        for name in membership.column_names:
+            table = table.append_column(f"of {name}", membership[name])
+        seen = table.filter(pa.array(changes(table)))
+        for *header, series, stack in zip(*(column.to_pylist() for column in seen.columns), strict=True):
+            kinds.setdefault((series, stack), set()).add(tuple(header))
         for row in rows[chunk]:
             own = {kind for holder in row.holders for kind in kinds.get((row.series_uid, holder), ())}
             causes = (_verdict(kind, plan.spec.deid, verdicts) for kind in sorted(own, key=str))

@@ -192,5 +192,5 @@ def count_touched(before: ShardPlan, now: ShardPlan) -> int:
 
 def _encoded(objects: pa.Table) -> bool:
     """Return whether any object of a shard has compressed pixels, or does not say."""
-    rows = zip(*(objects.column(c).to_pylist() for c in ("format", "transfer_syntax_uid")), strict=True)
-    return any(form == FROM_TABLES or (form == "dicom" and syntax not in NATIVE) for form, syntax in rows)
+    pairs = set(zip(*(objects.column(c).to_pylist() for c in ("format", "transfer_syntax_uid")), strict=True))
+    return any(form == FROM_TABLES or (form == "dicom" and syntax not in NATIVE) for form, syntax in pairs)

@@ -7,7 +7,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.model.sorting import distinct, ordered
+from builder.model.sorting import changes, distinct, ordered
 
 TEXTS = st.sampled_from([None, "", "a", "ab", "b", "é", "\U0001f600"])
 NUMBERS = st.sampled_from([None, -1, 0, 1])
@@ -49,3 +49,23 @@ print("pyarrow._acero" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True)
     assert done.stdout.strip() == "False"
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([None, "a", "b"]),
+            st.sampled_from([None, 0.0, -0.0, 1.0]),
+            st.sampled_from([None, [], [1.0], [1.0, None], [1.0, 2.0], [2.0]]),
+        ),
+        max_size=8,
+    )
+)
+def test_a_change_is_a_difference_to_the_row_before(rows: list[tuple[object, ...]]) -> None:
+    types = (pa.string(), pa.float64(), pa.list_(pa.float64()))
+    columns = list(zip(*rows, strict=True)) or [()] * 3
+    table = pa.table([pa.array(c, t) for c, t in zip(columns, types, strict=True)], names=["text", "number", "list"])
+    expected = [n == 0 or repr(row) != repr(rows[n - 1]) for n, row in enumerate(rows)]
+    assert changes(table).tolist() == expected
+    coded = table.set_column(0, "text", table["text"].dictionary_encode())
+    assert changes(coded).tolist() == expected
