@@ -5,21 +5,24 @@
 Prints are made of generated volumes: an outline of varied width in air, organs of smooth noise inside, and noise. All
 are distinct but for planted copies (``--planted``), one in turn of each kind: flipped, another window, cropped to
 70 to 95 % of each edge, cropped and flipped, cropped to 50 to 70 %, and equal pixels. Time for making the prints is not
-counted. ``--full`` also compares all pairs of hashes of all crops, without the choice by spectra. ``--grown`` removes
-so many volumes, compares, and then compares all again: a second version.
+counted, as a build makes them in the tasks that build its shards; all else is, from reading the prints to the pairs.
+Prints in ``--to`` are used again, also by another number of volumes. ``--full`` also compares all pairs of hashes of
+all crops, without the choice by spectra. ``--grown`` removes so many volumes, compares, and then compares all again: a
+second version. Times are of the clock and of the processor, the latter of this process and its workers together.
 """
 
 import argparse
 import resource
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import psutil
 from figures import figure
 from numpy.typing import NDArray
 
@@ -29,7 +32,7 @@ from builder.model.parquet import parquet_bytes
 from builder.publishing import comparing
 from builder.publishing.comparing import compare_in_tasks, read_facts, read_fits
 from builder.run.clusters import load_cluster
-from builder.stages.graph import Runner
+from builder.stages.graph import Outcome, Runner, Task
 from builder.stages.shard import prints_path
 from builder.storage import open_store
 
@@ -39,12 +42,39 @@ KINDS = ("flipped", "another window", "cropped", "cropped and flipped", "cropped
 
 
 @dataclass(frozen=True)
-class Made:
-    """Which volumes to make: how many in all, and of how many there is a copy."""
+class Shard:
+    """Volumes with these numbers, or copies of them."""
 
-    volumes: int
-    planted: int
-    to: str
+    first: int
+    last: int
+    copies: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{'copies' if self.copies else 'volumes'}-{self.first}-{self.last}"
+
+
+@dataclass
+class Timed:
+    """A runner that notes how long the tasks of each step take, by the clock and by processors."""
+
+    runner: Runner
+    steps: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def width(self) -> int:
+        return self.runner.width
+
+    def dismiss(self) -> None:
+        self.runner.dismiss()
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
+        """Run the tasks of one step."""
+        given, start, cpu = list(tasks), time.perf_counter(), _seconds()
+        yield from list(self.runner.run(given))
+        if given:
+            step = given[0].key.rpartition("-")[0] or given[0].key
+            self.steps[step] = (time.perf_counter() - start, _seconds() - cpu)
 
 
 def main() -> None:
@@ -60,39 +90,40 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        made = Made(given.volumes, given.planted, str(Path(given.to or scratch).resolve()))
-        shards = [f"s{n}" for n in range(-(-(given.volumes + given.planted) // SHARD))]
+        to = str(Path(given.to or scratch).resolve())
+        shards = [Shard(n, min(n + SHARD, given.volumes)) for n in range(0, given.volumes, SHARD)]
+        shards += [Shard(n, min(n + SHARD, given.planted), copies=True) for n in range(0, given.planted, SHARD)]
         with ProcessPoolExecutor(2) as pool:
-            list(pool.map(partial(make, made), range(len(shards))))
+            list(pool.map(partial(make, to), shards))
         if given.exact or given.full:
-            serial(made, shards, given.exact)
+            serial(to, shards, given.exact)
             return
         with load_cluster(given.cluster).open(given.workers) as runner:
             if given.grown:
-                tell("the earlier version", made, shards[: -(-(given.volumes - given.grown) // SHARD)], runner)
-            tell("the version", made, shards, runner)
+                tell("the earlier version", to, shards[: -(-(given.volumes - given.grown) // SHARD)], runner)
+            tell("the version", to, shards, runner)
 
 
-def serial(made: Made, shards: Sequence[str], exact: bool) -> None:
+def serial(to: str, shards: Sequence[Shard], exact: bool) -> None:
     """Compare digests only, or all pairs of hashes."""
     comparing.ALONE = screening.PROMISING = 1 << 40
     with load_cluster("serial").open(1) as runner:
-        tell("digests" if exact else "all pairs", made, shards, runner, neighbours=0 if exact else NEIGHBOURS)
+        tell("digests" if exact else "all pairs", to, shards, runner, neighbours=0 if exact else NEIGHBOURS)
 
 
 def tell(
-    name: str, made: Made, shards: Sequence[str], runner: Runner, *, neighbours: int = NEIGHBOURS
+    name: str, to: str, shards: Sequence[Shard], runner: Runner, *, neighbours: int = NEIGHBOURS
 ) -> tuple[Match, ...]:
     """Compare, and print seconds, memory, pairs, recall and wrong merges."""
-    store = open_store(made.to)
+    store, names, timed = open_store(to), [s.name for s in shards], Timed(runner)
     before, cpu = time.perf_counter(), _seconds()
-    facts = read_facts(store, shards)
+    facts = read_facts(store, names)
     read = time.perf_counter() - before
-    found = compare_in_tasks(store, shards, facts, runner, thresholds=THRESHOLDS, neighbours=neighbours)
-    taken = time.perf_counter() - before
+    found = compare_in_tasks(store, names, facts, timed, thresholds=THRESHOLDS, neighbours=neighbours)
+    taken, used = time.perf_counter() - before, _seconds() - cpu
     right = {m.first for m in found if m.second == m.first.replace("c", "k")}
     held = {p.key for shard in facts for p in shard}
-    planted = [f"c{n:07d}" for n in range(made.planted) if {f"c{n:07d}", f"k{n:07d}"} <= held]
+    planted = [key for key in sorted(held) if key.startswith("c") and key.replace("c", "k") in held]
     kinds = ", ".join(
         f"{kind} {sum(c in right for c in planted[n :: len(KINDS)])}/{len(planted[n :: len(KINDS)])}"
         for n, kind in enumerate(KINDS)
@@ -100,32 +131,35 @@ def tell(
     fitted = len(read_fits(store)) if neighbours and len(held) > comparing.ALONE else "some"
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     figure(f"{name}, wall", taken, "s")
+    figure(f"{name}, processors", used, "s")
     figure(f"{name}, memory of the driver", memory, "GB")
     figure(f"{name}, copies found", len(right), "pairs", better="more")
     figure(f"{name}, wrong", len(found) - len(right), "pairs")
-    print(f"{name}: {len(held)} volumes, {taken:.1f} s ({read:.1f} s to read), {_seconds() - cpu:.1f} s of "
-          f"the processor in this process, {memory:.2f} GB at most, {len(held) * (len(held) - 1) // 2} pairs, "
-          f"{fitted} fitted, in this or the earlier version; recall {len(right)}/{len(planted)} ({kinds}); "
-          f"wrong {len(found) - len(right)}", flush=True)  # fmt: skip
+    steps = ", ".join(f"{step} {wall:.1f} ({own:.1f})" for step, (wall, own) in timed.steps.items())
+    print(f"{name}: {len(held)} volumes, {taken:.1f} s ({read:.1f} s to read), {used:.1f} s of processors, "
+          f"{1000 * used / max(len(held), 1):.2f} ms a volume, {memory:.2f} GB at most in this process, "
+          f"{len(held) * (len(held) - 1) // 2} pairs, {fitted} fitted, in this or the earlier version; "
+          f"recall {len(right)}/{len(planted)} ({kinds}); wrong {len(found) - len(right)}; seconds by the clock "
+          f"(of processors): {steps}", flush=True)  # fmt: skip
     return found
 
 
 def _seconds() -> float:
-    return time.process_time()
+    """Return the processor time of this process and its workers."""
+    workers = [p.cpu_times() for p in psutil.Process().children(recursive=True)]
+    return time.process_time() + sum(w.user + w.system for w in workers)
 
 
-def make(made: Made, shard: int) -> None:
-    """Write the prints of a shard; volumes beyond the number asked for are copies of the first ones."""
-    store = open_store(made.to)
-    path = prints_path(f"s{shard}")
+def make(to: str, shard: Shard) -> None:
+    """Write the prints of a shard."""
+    store = open_store(to)
+    path = prints_path(shard.name)
     if store.exists(path):
         return
     prints = []
-    for n in range(shard * SHARD, min((shard + 1) * SHARD, made.volumes + made.planted)):
-        copied = n >= made.volumes
-        number = n - made.volumes if copied else n
-        voxels = planted(body(number), number) if copied else body(number)
-        name = f"{'c' if copied else 'k'}{number:07d}"
+    for number in range(shard.first, shard.last):
+        voxels = planted(body(number), number) if shard.copies else body(number)
+        name = f"{'c' if shard.copies else 'k'}{number:07d}"
         prints.append(take_print(voxels, key=name, person_key=name, modality="CT"))
     store.put(path, parquet_bytes(prints_table(prints)))
 

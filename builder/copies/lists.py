@@ -4,13 +4,13 @@ Lists belong to centres, which are means of a sample of views. All sums are of w
 nothing but the set of volumes.
 """
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isqrt
 
 import numpy as np
 from numpy.typing import NDArray
-
-from builder.kernels.lists import best_in_lists
 
 Shorts = NDArray[np.int16]
 Places = NDArray[np.int64]
@@ -40,9 +40,26 @@ class Lists:
         products = wholes.astype(np.float32) @ self.centres.astype(np.float32).T
         return np.argsort(-products, axis=1, kind="stable")[:, :PROBED]
 
-    def alike(self, rows: Places, views: Shorts, wholes: Shorts, near: Places) -> NDArray[np.float32]:
-        """Return the (volume, whole) likeness of some volumes, by number, to whole ones; -inf if in no near list."""
-        return best_in_lists(views, self.labels[rows].astype(np.int64), wholes.astype(np.float32), near)
+    def met(self, rows: Places, spectra: Shorts, near: Places) -> Iterator[tuple[Places, Shorts, Places]]:
+        """Yield, list by list, its views of some volumes with their owners, and the wholes that it is near to.
+
+        Parameters
+        ----------
+        rows, spectra
+            Numbers of the volumes, and their (volume, view, 68) spectra.
+        near
+            What ``near`` gives for the wholes.
+        """
+        asked = np.argsort(near, axis=None, kind="stable")
+        labels, lists = self.labels[rows].reshape(-1), np.arange(len(self.centres) + 1)
+        order = np.argsort(labels, kind="stable")
+        views = spectra.reshape(-1, spectra.shape[2])
+        wholes = np.searchsorted(near.reshape(-1)[asked], lists)
+        members = np.searchsorted(labels[order], lists)
+        for (first, last), (low, high) in zip(itertools.pairwise(members), itertools.pairwise(wholes), strict=True):
+            if first < last and low < high:
+                held = order[first:last]
+                yield rows[held // spectra.shape[1]], views[held], asked[low:high] // near.shape[1]
 
 
 def sampled(volumes: int) -> int:

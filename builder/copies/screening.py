@@ -9,6 +9,7 @@ exactly, so scores do not depend on the processor or the number of threads.
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from builder.copies import lists as index
 from builder.copies.lists import Lists, centres_of, labels_of, sampled
 from builder.copies.prints import SMALL, Print, Reals
+from builder.kernels.best import Best
 from builder.kernels.flips import best_views, parts
 from builder.kernels.hashes import EDGE, crop_hashes
 
@@ -191,56 +193,25 @@ def promising(
     lists
         Which views are compared with which volumes; without, all with all.
     """
-    most = most_owners(len(persons))
+    most = min(most_owners(len(persons)), len(persons))
     lowest = 0.0 if most < len(persons) else -2.0 * SPECTRUM**2
-    least = np.full(len(own), lowest, np.float32)
-    near = np.empty(0, np.int64) if lists is None else lists.near(wholes)
-    found = [_Near(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
+    best = Best.of(len(own), most, owners=len(persons), lowest=lowest)
+    sought, barred = wholes.astype(np.float32), (persons, persons[own])
+    met = partial(_met, columns=len(own)) if lists is None else partial(lists.met, near=lists.near(wholes))
     for rows, some in spectra:
-        alike = _alike(some, wholes.astype(np.float32)) if lists is None else lists.alike(rows, some, wholes, near)
-        alike[persons[rows][:, None] == persons[own]] = -np.inf
-        if len(found) == 1 and not len(found[0].crops) and len(rows) > most:
-            least = np.maximum(np.partition(alike, -most, axis=0)[-most], lowest)
-        at, crops = np.nonzero(alike >= least)
-        found.append(_Near(crops, rows[at], alike[at, crops]))
-        if sum(len(f.crops) for f in found) > 2 * most * len(own):
-            found = [_nearest_of(found, most, least)]
-    kept = _nearest_of(found, most, least)
-    return np.stack([kept.owners, own[kept.crops]], axis=1)
+        for owners, views, columns in met(rows, some):
+            best.add(views.astype(np.float32) @ sought[columns].T, owners, columns, barred)
+    found = best.pairs()
+    return np.stack([found[:, 0], own[found[:, 1]]], axis=1)
 
 
-@dataclass(frozen=True, eq=False)
-class _Near:
-    """Crops, by their places among those whose owners are sought, their owners, and how alike they are."""
-
-    crops: Places
-    owners: Places
-    scores: Reals
-
-
-def _nearest_of(found: Sequence[_Near], most: int, least: Reals) -> _Near:
-    """Return the likest owners of each crop, in order, and raise ``least`` to the last one where there are enough."""
-    crops, owners = (np.concatenate([getattr(f, name) for f in found]) for name in ("crops", "owners"))
-    scores = np.concatenate([f.scores for f in found])
-    order = np.lexsort((owners, -scores, crops))
-    crops, owners, scores = crops[order], owners[order], scores[order]
-    _, first, sizes = np.unique(crops, return_index=True, return_counts=True)
-    place = np.arange(len(crops)) - np.repeat(first, sizes)
-    least[crops[place == most - 1]] = scores[place == most - 1]
-    kept = place < most
-    return _Near(crops[kept], owners[kept], scores[kept])
-
-
-def _alike(views: Shorts, wholes: Reals) -> Reals:
-    """Return the (volume, whole) largest product of a spectrum of a volume's views and that of a whole one."""
-    out = np.empty((len(views), len(wholes)), np.float32)
-    for first in range(0, len(views), ROWS):
-        some = views[first : first + ROWS].astype(np.float32)
-        rows = some.reshape(-1, some.shape[2])
-        for at in range(0, len(wholes), BLOCK):
-            products = rows @ wholes[at : at + BLOCK].T
-            out[first : first + ROWS, at : at + BLOCK] = products.reshape(len(some), some.shape[1], -1).max(axis=1)
-    return out
+def _met(rows: Places, spectra: Shorts, columns: int) -> Iterator[tuple[Places, Shorts, Places]]:
+    """Yield some views with their owners, and some columns, until each has met all others."""
+    for first in range(0, len(rows), ROWS):
+        some = spectra[first : first + ROWS]
+        views, owners = some.reshape(-1, some.shape[2]), np.repeat(rows[first : first + ROWS], some.shape[1])
+        for at in range(0, columns, BLOCK):
+            yield owners, views, np.arange(at, min(at + BLOCK, columns))
 
 
 def by_whole(pairs: Places) -> Iterator[tuple[int, Places]]:

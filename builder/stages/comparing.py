@@ -7,7 +7,7 @@ finds goes to a private folder. Volumes have numbers: their places in the order 
 import functools
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ from builder.copies.prints import LEVELS, SMALL, packed, unpacked
 from builder.copies.screening import (
     FOUND,
     SPECTRUM,
+    Places,
+    Shorts,
     by_whole,
     moments,
     plain_hashes,
@@ -37,6 +39,9 @@ from builder.storage import Store, open_store
 PERSONS, PLACES, MOMENTS, CENTRES = "persons", "places", "moments", "centres"
 """Files with the person of every volume, as a number; with its portion and place there; with sums of spectra; and with
 the centres of the lists in which spectra of very many volumes lie."""
+
+TOGETHER = 16384
+"""How many volumes' spectra a task reads at a time, about, which bounds memory (140 MB)."""
 
 RECORD = np.dtype([("small", "<u2", (SMALL**3,)), ("levels", "<f4", (LEVELS,)), ("shape", "<i8", (3,))])
 """What a fit needs of a volume."""
@@ -140,15 +145,22 @@ def find_promising(portion: Portion) -> int:
     room = _private(portion.room)
     places = get_array(room, PLACES)
     rows = [np.flatnonzero(places[:, 0] == n) for n in range(portion.portions)]
-    spectra = ((rows[n], get_array(room, f"spectra-{n}")) for n in range(portion.portions))
     own = get_array(room, f"spectra-{portion.number}")[:, 0]
     lists = None
     if room.exists(f"{CENTRES}.npy"):
         labels = np.concatenate([get_array(room, f"labels-{n}") for n in range(portion.portions)])
         lists = Lists(get_array(room, CENTRES), labels[np.argsort(np.concatenate(rows))])
-    found = promising(rows[portion.number], own, spectra, get_array(room, PERSONS), lists=lists)
+    found = promising(rows[portion.number], own, _spectra(room, rows), get_array(room, PERSONS), lists=lists)
     put_array(room, f"promising-{portion.number}", found.astype(np.int32))
     return len(found)
+
+
+def _spectra(room: Store, rows: Sequence[Places]) -> Iterator[tuple[Places, Shorts]]:
+    """Yield numbers and spectra of the volumes of some portions: of many, because a part of each list is small."""
+    step = max(1, TOGETHER // max(1, len(rows[0])))
+    for first in range(0, len(rows), step):
+        some = range(first, min(first + step, len(rows)))
+        yield np.concatenate([rows[n] for n in some]), np.concatenate([get_array(room, f"spectra-{n}") for n in some])
 
 
 def score(portion: Portion) -> int:
