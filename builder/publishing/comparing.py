@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from builder.copies import Match, Print, find_matches, lists, parse_prints, screening
 from builder.copies.matching import confirmed, equal_planes, keep_best, limit, matches_of, thick
-from builder.copies.prints import COMPARED, PRINTS_VERSION
+from builder.copies.prints import COMPARED, PRINTS, PRINTS_VERSION
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.stages.comparing import (
     MOMENTS,
@@ -54,8 +54,8 @@ Fits = dict[bytes, float]
 
 def read_facts(prints: Store, shards: Sequence[str]) -> list[list[Print]]:
     """Return the prints of each shard without their small copies."""
-    tables = (read_parquet(prints.read(prints_path(s))) for s in shards)
-    return [parse_prints(t.drop_columns(list(COMPARED))) for t in tables]
+    columns = [name for name in PRINTS.names if name not in COMPARED]
+    return [parse_prints(read_parquet(prints.read(prints_path(s)), columns=columns)) for s in shards]
 
 
 def compare_in_tasks(
@@ -101,10 +101,10 @@ def compare_in_tasks(
     before, kept = read_fits(prints), Fits()
     fitted: dict[tuple[int, int], float] = {}
     for name, some in (("fit", first), ("fit-more", ~first)):
-        pairs = _pairs(chosen[some], ordered, thresholds, equal)
         if name != "fit":
             alike = [n for pair in confirmed(ordered, equal, fitted, thresholds) for n in pair]
-            pairs = pairs[np.isin(pairs["found"]["whole"], alike) | np.isin(pairs["found"]["crop"], alike)]
+            some &= np.isin(chosen["whole"], alike) | np.isin(chosen["crop"], alike)
+        pairs = _pairs(chosen[some], ordered, thresholds, equal)
         for at, key, value in _fitted(runner, room, portions, pairs, before, name):
             kept[key] = value
             keep_best(fitted, int(at["whole"]), int(at["crop"]), value)
