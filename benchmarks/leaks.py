@@ -147,7 +147,7 @@ def tell(
 def _seconds() -> float:
     """Return the processor time of this process and its workers."""
     workers = [p.cpu_times() for p in psutil.Process().children(recursive=True)]
-    return time.process_time() + sum(w.user + w.system for w in workers)
+    return time.process_time() + float(sum(w.user + w.system for w in workers))
 
 
 def make(to: str, shard: Shard) -> None:
