@@ -1,6 +1,7 @@
 """Tables as Parquet bytes: equal tables give equal bytes."""
 
 import io
+from collections.abc import Sequence
 from typing import Literal
 
 import pyarrow as pa
@@ -43,10 +44,19 @@ def parquet_bytes(table: pa.Table, *, compression: Literal["zstd", "lz4"] = "zst
     return sink.getvalue()
 
 
-def read_parquet(data: bytes, *, columns: list[str] | None = None) -> pa.Table:
-    """Read the table in ``data``; only ``columns`` are decoded where they are given. Raises LayoutError."""
+def read_parquet(data: bytes, *, columns: list[str] | None = None, dictionaries: Sequence[str] = ()) -> pa.Table:
+    """Read the table in ``data``. Raises LayoutError.
+
+    Parameters
+    ----------
+    columns
+        Only these are decoded where they are given.
+    dictionaries
+        Columns of text to return as numbers of their distinct values, which is faster where values recur.
+    """
     try:
-        return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=len(data) >= _FOR_ONE_THREAD)
+        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(dictionaries) or None)
+        return file.read(columns=columns, use_threads=len(data) >= _FOR_ONE_THREAD)
     except (pa.ArrowException, OSError) as error:
         said = str(error).strip().splitlines()[0]
         raise LayoutError(f"found {len(data)} bytes that are no table in Parquet, or a damaged one ({said})") from error

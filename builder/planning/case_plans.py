@@ -13,15 +13,13 @@ from builder.imaging.pixels.types import common_type
 from builder.model.tables import used_rows
 from builder.patches import estimate
 from builder.plan import CasePlan, ImagePlan
-from builder.planning.memory import project_memory
+from builder.planning.memory import Stored, project_memory
 from builder.planning.rows import IncludedStack, Placed, rows_of
 from builder.spec import DatasetSpec
 from builder.transforms import Intensity, steps_for
 from builder.transforms.intensity import sets_type
 
 MASK_BYTES = 1
-SIZED = ("role", "pixel_offset", "size")
-"""Columns of PLANNED that tell how much memory a case needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +133,11 @@ def case_plans(
     return [_with_faces(_case_plan(spec, case, types, ct), case, faces) for case in chosen]
 
 
-def with_bytes(
-    spec: DatasetSpec, case: CasePlan, chosen: Chosen, types: Mapping[str, str], objects: pa.Table
-) -> CasePlan:
-    """Return a case with what it takes in bytes, given the columns SIZED of its objects."""
+def with_bytes(spec: DatasetSpec, case: CasePlan, chosen: Chosen, types: Mapping[str, str], stored: Stored) -> CasePlan:
+    """Return a case with what it takes in bytes, given the bytes of its objects by role."""
     stacks = {name: _widened(row, types[name]) for name, row in chosen.stacks.items()}
-    needed = project_memory(spec, stacks, objects, labels_on=dict(chosen.labels_on))
-    size = sum(objects.column("size").to_pylist())
+    needed = project_memory(spec, stacks, stored, labels_on=dict(chosen.labels_on))
+    size = sum(of.whole + of.direct for of in stored.values())
     return replace(case, input_bytes=size, peak_bytes=needed.peak, load_bytes=needed.load)
 
 

@@ -50,9 +50,10 @@ from builder.planning.stated import check_stated
 from builder.spec import DatasetSpec
 from builder.split.withdrawn import Withdrawn
 from builder.stages.gating import gate_of
+from builder.stages.graph import Runner
 
 
-def make_plan(inputs: PlanInputs) -> DatasetPlan:
+def make_plan(inputs: PlanInputs, runner: Runner) -> DatasetPlan:
     """Decide everything, write the shard plans, and return what the later stages need.
 
     Raises
@@ -86,7 +87,7 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
     splits = deal(spec, cohort, persons, together=together, registry=registry)
     made = _with_makers(cohort, makers)
     faces = _looked_for(inputs, made)
-    store, shards = write_shard_plans(inputs, made, document, links=links, annotations=annotations, faces=faces)
+    store, shards = write_shard_plans(inputs, made, document, runner, links=links, annotations=annotations, faces=faces)
     plan = DatasetPlan(
         url=store.url,
         spec=spec,

@@ -8,12 +8,11 @@ label masks, then for every transform its input, output and scratch, and finally
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import pyarrow as pa
+from typing import TypeAlias
 
 from builder.imaging.stacks.spacing import Verdict
 from builder.patches import AnySamples, Images, Whole, shard_chunk
-from builder.plan import image_role, is_image_role
+from builder.plan import image_role
 from builder.planning.rows import IncludedStack
 from builder.shards import MOST_WAITING, MOST_WAITING_BYTES, SLAB_BYTES
 from builder.spec import DatasetSpec
@@ -41,8 +40,25 @@ class Needed:
     load: int
 
 
+@dataclass(frozen=True, slots=True)
+class StoredBytes:
+    """Bytes of files: those that are held whole until a case is decoded, those whose pixels are read in place, and the
+    largest of the latter.
+    """
+
+    whole: int
+    direct: int
+    largest: int
+
+    def __add__(self, other: "StoredBytes") -> "StoredBytes":
+        return StoredBytes(self.whole + other.whole, self.direct + other.direct, max(self.largest, other.largest))
+
+
+Stored: TypeAlias = Mapping[str, StoredBytes]
+
+
 def project_memory(
-    spec: DatasetSpec, images: Mapping[str, IncludedStack], objects: pa.Table, *, labels_on: Mapping[str, str]
+    spec: DatasetSpec, images: Mapping[str, IncludedStack], stored: Stored, *, labels_on: Mapping[str, str]
 ) -> Needed:
     """Project the memory of one case.
 
@@ -51,21 +67,21 @@ def project_memory(
     images
         The stack of each image by name, the reference first, with the bytes of its voxels and of its assembly. "" names
         the only image.
-    objects
-        What is fetched for the case, with schema PLANNED less the case.
+    stored
+        By role, the bytes of what is fetched for the case.
     labels_on
         Maps each label with objects to its image, where cases have several images.
     """
     if spec.cohort.images:
-        return _of_grids(spec, images, objects, labels_on)
+        return _of_grids(spec, images, stored, labels_on)
     (row,) = images.values()
     shape, spacing = row.shape, row.spacing_mm
     masks = sum(label.mask_channels for label in spec.labels.values()) + len(spec.consensus)
     held = _Held(max(1, row.channels or 1), row.voxel_bytes, masks)
     unsure = int((1 - PADDING_SHARE) * held.padded * math.prod(shape))
-    load = row.peak_bytes - unsure + _fetched(objects) + BESIDES
+    load = row.peak_bytes - unsure + _fetched(stored) + BESIDES
     if spec.labels:
-        load = max(load, held.of(shape) + LABEL_SCRATCH * math.prod(shape) + _fetched(objects) + BESIDES)
+        load = max(load, held.of(shape) + LABEL_SCRATCH * math.prod(shape) + _fetched(stored) + BESIDES)
     peak, slabs = load, _makes_slabs(spec, row)
     for number, transform in enumerate(spec.transforms, start=1):
         if spacing is None:
@@ -82,13 +98,13 @@ def project_memory(
 
 
 def _of_grids(
-    spec: DatasetSpec, images: Mapping[str, IncludedStack], objects: pa.Table, labels: Mapping[str, str]
+    spec: DatasetSpec, images: Mapping[str, IncludedStack], stored: Stored, labels: Mapping[str, str]
 ) -> Needed:
     """Project the memory of a case whose images lie on one or several grids, which are made one after the other."""
     peak = load = before = 0
     for number, names in enumerate(spec.cohort.grids.values()):
         own = {name: images[name] for name in names if name in images}
-        needed, kept = _of_set(spec, own, objects, labels, absent=len(names) - len(own))
+        needed, kept = _of_set(spec, own, stored, labels, absent=len(names) - len(own))
         peak, before = max(peak, before + needed.peak), before + kept
         load = load if number else needed.load
     return Needed(peak=peak, load=load)
@@ -97,7 +113,7 @@ def _of_grids(
 def _of_set(
     spec: DatasetSpec,
     images: Mapping[str, IncludedStack],
-    objects: pa.Table,
+    stored: Stored,
     labels: Mapping[str, str],
     *,
     absent: int,
@@ -105,10 +121,10 @@ def _of_set(
     """Project the memory of images on one grid, decoded and sampled one at a time, and the bytes that are then held."""
     (reference, row), *others = images.items()
     masks = sum(label.mask_channels for label in spec.labels.values()) + len(spec.consensus)
-    own = _objects_of(objects, reference, labels)
+    own = _stored_of(stored, reference, labels)
     last = spec.transforms[-1] if _makes_slabs(spec, row) and late_images(spec.cohort, spec.transforms) else None
     if isinstance(last, Resample) and row.spacing_mm is not None and grows(last, row.shape, row.spacing_mm):
-        return _of_late_set(spec, images, objects, labels, masks)
+        return _of_late_set(spec, images, stored, labels, masks)
     load, peak, held, shape = _steps(spec.transforms, reference, row, own, masks)
     channels = sum(max(1, other.channels or 1) for other in images.values())
     channels += absent
@@ -117,7 +133,7 @@ def _of_set(
     for name, other in others:
         partner = _Held(max(1, other.channels or 1), other.voxel_bytes, masks)
         before = other.shape
-        alone = other.peak_bytes + _fetched(_objects_of(objects, name, labels))
+        alone = other.peak_bytes + _fetched(_stored_of(stored, name, labels))
         floats = _Held(partner.channels, held.voxel_bytes, masks)
         sampled = max(partner.of(before), floats.of(before)) + 2 * floats.of(shape)
         registrar = spec.cohort.members[name].registrar
@@ -129,7 +145,7 @@ def _of_set(
 
 
 def _of_late_set(
-    spec: DatasetSpec, images: Mapping[str, IncludedStack], objects: pa.Table, labels: Mapping[str, str], masks: int
+    spec: DatasetSpec, images: Mapping[str, IncludedStack], stored: Stored, labels: Mapping[str, str], masks: int
 ) -> tuple[Needed, int]:
     """Project the memory of images that are joined while they are written, and the bytes that are then held.
 
@@ -137,16 +153,14 @@ def _of_late_set(
     """
     (reference, row), *others = images.items()
     late, samples = late_images(spec.cohort, spec.transforms), spec.samples
-    load, peak, held, shape = _steps(
-        spec.transforms[:-1], reference, row, _objects_of(objects, reference, labels), masks
-    )
+    load, peak, held, shape = _steps(spec.transforms[:-1], reference, row, _stored_of(stored, reference, labels), masks)
     grid, joined = _grid_of(spec, row), _Held(sum(max(1, i.channels or 1) for i in images.values()), held.item, masks)
     kept = held.values(shape) + masks * math.prod(grid)
     peak = max(peak, held.of(shape) + masks * math.prod(grid) + BESIDES)
     for name, other in others:
         decoded = _Held(max(1, other.channels or 1), other.voxel_bytes, masks)
         changed = _Held(decoded.channels, held.voxel_bytes, masks)
-        alone = other.peak_bytes + _fetched(_objects_of(objects, name, labels))
+        alone = other.peak_bytes + _fetched(_stored_of(stored, name, labels))
         made = max(decoded.of(other.shape), changed.of(other.shape)) + masks * math.prod(grid)
         if name in late:
             stays = changed.values(other.shape)
@@ -170,13 +184,13 @@ def _grid_of(spec: DatasetSpec, row: IncludedStack) -> Shape:
 
 
 def _steps(
-    transforms: Sequence[AnyTransform], name: str, row: IncludedStack, objects: pa.Table, masks: int
+    transforms: Sequence[AnyTransform], name: str, row: IncludedStack, stored: Stored, masks: int
 ) -> "tuple[int, int, _Held, Shape]":
     """Return the bytes until the reference is decoded and until its last transform, and what is held on which grid."""
     shape, spacing = row.shape, row.spacing_mm
     held = _Held(max(1, row.channels or 1), row.voxel_bytes, masks)
-    load = row.peak_bytes + _fetched(objects) + BESIDES
-    peak = max(load, held.of(shape) + LABEL_SCRATCH * math.prod(shape) + _fetched(objects) + BESIDES)
+    load = row.peak_bytes + _fetched(stored) + BESIDES
+    peak = max(load, held.of(shape) + LABEL_SCRATCH * math.prod(shape) + _fetched(stored) + BESIDES)
     for transform in steps_for(transforms, name):
         if spacing is None:
             break
@@ -188,10 +202,9 @@ def _steps(
     return load, peak, held, shape
 
 
-def _objects_of(objects: pa.Table, name: str, labels: Mapping[str, str]) -> pa.Table:
-    """Return the objects of one image of a case and of the labels that are drawn on it."""
-    roles = objects.column("role").to_pylist()
-    return objects.filter(pa.array([r == image_role(name) or labels.get(r) == name for r in roles]))
+def _stored_of(stored: Stored, name: str, labels: Mapping[str, str]) -> Stored:
+    """Return the bytes of one image of a case and of the labels that are drawn on it."""
+    return {role: of for role, of in stored.items() if role == image_role(name) or labels.get(role) == name}
 
 
 def _makes_slabs(spec: DatasetSpec, row: IncludedStack) -> bool:
@@ -255,9 +268,6 @@ def _counting(held: _Held, shape: Shape) -> int:
     return min(2, held.masks) * math.prod(shape)
 
 
-def _fetched(objects: pa.Table) -> int:
+def _fetched(stored: Stored) -> int:
     """Return the bytes of files held until the case is decoded: all except native images, which are read in place."""
-    roles, offsets, sizes = (objects.column(name).to_pylist() for name in ("role", "pixel_offset", "size"))
-    images = {role for role in set(roles) if is_image_role(role)}
-    direct = [s for role, offset, s in zip(roles, offsets, sizes, strict=True) if offset is not None and role in images]
-    return int(sum(sizes) - sum(direct) + max(direct, default=0))
+    return sum(of.whole for of in stored.values()) + max((of.largest for of in stored.values()), default=0)

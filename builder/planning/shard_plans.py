@@ -1,33 +1,30 @@
-"""Assign the included cases to shards, and write the plan of each with the rows of every object it reads."""
+"""Assign the included cases to shards, and have tasks write the plan of each with the rows of every object it reads."""
 
 import json
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate, pairwise
-from pathlib import Path
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from builder.decode.format import NATIVE
 from builder.defacers.found import FoundFaces
 from builder.errors import counted
 from builder.model.canonical import fingerprint
 from builder.model.layout import RECEIPT, shard_path
 from builder.model.parquet import parquet_bytes
-from builder.model.tables import FROM_TABLES
-from builder.plan import NAMED, PLANNED, STATED, CasePlan, Namer, ShardPlan, ShardSummary, assign_buckets
-from builder.planning import sorted_rows
-from builder.planning.case_plans import SIZED, Chosen, case_plans, choose_images, number_types, with_bytes
+from builder.plan import CasePlan, ShardPlan, ShardSummary, assign_buckets
+from builder.planning.case_plans import case_plans, choose_images, number_types, with_bytes
 from builder.planning.inputs import PlanInputs
 from builder.planning.link import Annotations
 from builder.planning.rows import LinkRow, rows_of
-from builder.planning.sorted_rows import Parts, SortedRows
-from builder.spec import DatasetSpec
-from builder.stages.planned import is_planned, pack_path, packs, read_pack, shard_plans, write_index, write_pack
+from builder.planning.sorted_rows import Parts, SortedRows, sort_objects
+from builder.stages.gather import Pack, PackArgument, write_packs
+from builder.stages.graph import Runner, Task
+from builder.stages.planned import is_planned, pack_path, packs, read_pack, write_index
 from builder.stages.shard import SPEC
-from builder.storage import Store, open_store
+from builder.storage import LocalStore, Store, open_store
 
 PLAN = "plan"
 
@@ -36,6 +33,7 @@ def write_shard_plans(
     inputs: PlanInputs,
     cohort: pa.Table,
     document: Mapping[str, Any],
+    runner: Runner,
     *,
     links: pa.Table,
     annotations: Annotations,
@@ -58,16 +56,24 @@ def write_shard_plans(
     buckets = assign_buckets(cases, key=key, most_cases=spec.shards.cases, most_bytes=most_bytes)
     # in the order of the spec, which sorting the keys would lose
     text = spec.model_dump_json(by_alias=True).encode()
-    with inputs.private.scratch() as folder:  # not in the system's temporary folder, where it would stay after a kill
-        images = {case.reference.case_key: case for case in chosen}
-        rows = _sorted(inputs, buckets, images, rows_of(links, LinkRow), annotations, folder)
-        made = open_store(folder, directory_mode=0o700)
-        writer = _Writer(spec, Namer(document), images, types, faces.removals, made)
-        files = list(inputs.progress.track(writer.write(buckets, rows), stage="plan", total=None))
-        shards = tuple(shard for held in files for shard in held)
+    images = {case.reference.case_key: case for case in chosen}
+    parts = Parts()
+    parts.add_shards([[images[c.case_key] for c in held] for held in buckets.values()], _by_case(links))
+    with _workplace(inputs.private) as made:
+        rows = sort_objects(parts, inputs.inventory, inputs.survey, annotations.table, made=made, runner=runner)
+        sized = (
+            with_bytes(spec, case, images[case.case_key], types, stored)
+            for case, stored in zip((c for held in buckets.values() for c in held), rows.stored(), strict=True)
+        )
+        planned = [(bucket, tuple(islice(sized, len(held)))) for bucket, held in buckets.items()]
+        tasks = list(_tasks(planned, rows, document, faces.removals, made))
+        done = inputs.progress.track(runner.run(tasks), stage="plan", total=len(tasks))
+        outcomes = [_summaries(outcome.task.argument, outcome.value) for outcome in done]
+        files = dict(sorted(pair for found in outcomes for pair in found))
+        shards = tuple(shard for held in files.values() for shard in held)
         store = inputs.private.join(PLAN, fingerprint([s.fingerprint for s in shards], text))
         store.put(SPEC, text)
-        touched = _keep(inputs.dataset, store, files, folder)
+        touched = _keep(inputs.dataset, store, files, made)
     if touched:
         inputs.progress.say(
             f"plan: {counted(touched, 'file was', 'files were')} written again after the shards were planned, with the "
@@ -79,103 +85,80 @@ def write_shard_plans(
     return store, shards
 
 
-def _sorted(
-    inputs: PlanInputs,
-    buckets: Mapping[str, Sequence[CasePlan]],
-    images: Mapping[str, Chosen],
-    links: Sequence[LinkRow],
-    annotations: Annotations,
-    folder: Path,
-) -> SortedRows:
-    """Sort the rows of all objects by shard and case."""
-    labels: dict[str, list[LinkRow]] = {}
-    for link in links:
-        labels.setdefault(link.case_key, []).append(link)
-    parts = Parts()
-    for case in (case for held in buckets.values() for case in held):
-        parts.add(images[case.case_key].places, labels.get(case.case_key, ()))
-    return SortedRows(parts, inputs.inventory, inputs.survey, annotations.table, folder)
+@contextmanager
+def _workplace(private: Store) -> Iterator[Store]:
+    """Yield a store that every worker reaches, for rows and files until all shards have names; it is emptied then."""
+    if isinstance(private, LocalStore):
+        with private.scratch() as folder:  # not in the system's temporary folder, where it would stay after a kill
+            yield open_store(folder, directory_mode=0o700)
+        return
+    store = private.join(PLAN, f"unfinished-{secrets.token_hex(8)}")
+    try:
+        yield store
+    finally:
+        for path in list(store.list()):
+            store.delete(path)
 
 
-@dataclass(frozen=True, eq=False)
-class _Writer:
-    """Writes the files of plans into ``store``, where they wait until all shards have names."""
-
-    spec: DatasetSpec
-    namer: Namer
-    images: Mapping[str, Chosen]
-    types: Mapping[str, str]
-    removals: Mapping[str, bytes]
-    store: Store
-
-    def write(self, buckets: Mapping[str, Sequence[CasePlan]], rows: SortedRows) -> Iterator[tuple[ShardSummary, ...]]:
-        """Yield the shards of each file."""
-        shards, counts = list(buckets.items()), rows.of_cases()
-        firsts = [0, *accumulate(len(cases) for _, cases in shards)]
-        sizes = [sum(counts[first:last]) for first, last in pairwise(firsts)]
-        for group in _together(list(enumerate(packs(sizes))), sizes):
-            held = rows.read(range(firsts[group[0][1].start], firsts[group[-1][1].stop]))
-            start = 0
-            for number, file in group:
-                of = counts[firsts[file.start] : firsts[file.stop]]
-                yield self._file(number, shards[file.start : file.stop], of, held.slice(start, sum(of)))
-                start += sum(of)
-
-    def _file(
-        self,
-        number: int,
-        shards: Sequence[tuple[str, Sequence[CasePlan]]],
-        counts: Sequence[int],
-        rows: pa.Table,
-    ) -> tuple[ShardSummary, ...]:
-        """Write a file with the plans of shards, given how many of ``rows`` each of their cases has."""
-        places = np.concatenate([np.arange(len(cases), dtype=np.int32) for _, cases in shards])
-        table = rows.add_column(0, PLANNED.field("case"), pa.array(np.repeat(places, counts))).cast(PLANNED)
-        sized, named = table.select(SIZED), table.select(_named(table))
-        summaries, sizes, case, row = [], [], 0, 0
-        for bucket, drafts in shards:
-            cases, start = [], row
-            for draft in drafts:
-                objects = sized.slice(row, counts[case])
-                cases.append(with_bytes(self.spec, draft, self.images[draft.case_key], self.types, objects))
-                row, case = row + counts[case], case + 1
-            own = named.slice(start, row - start)
-            summaries.append(ShardSummary(self.namer.name(cases, own), bucket, tuple(cases), _encoded(own)))
-            sizes.append(row - start)
-        write_pack(self.store, number, list(shard_plans(summaries, sizes, table, self.removals)), table)
-        return tuple(summaries)
+def _by_case(links: pa.Table) -> dict[str, list[LinkRow]]:
+    found: dict[str, list[LinkRow]] = {}
+    for link in rows_of(links, LinkRow):
+        found.setdefault(link.case_key, []).append(link)
+    return found
 
 
-def _together(files: Sequence[tuple[int, range]], sizes: Sequence[int]) -> Iterator[list[tuple[int, range]]]:
-    """Yield as many files as are read at once, because it takes long to read a few rows of many runs."""
-    group: list[tuple[int, range]] = []
-    rows = 0
-    for number, file in files:
-        own = sum(sizes[file.start : file.stop])
-        if group and rows + own > sorted_rows.RUN_ROWS:
-            yield group
-            group, rows = [], 0
-        group.append((number, file))
-        rows += own
-    if group:
-        yield group
+def _tasks(
+    shards: Sequence[tuple[str, tuple[CasePlan, ...]]],
+    rows: SortedRows,
+    document: Mapping[str, Any],
+    removals: Mapping[str, bytes],
+    made: Store,
+) -> Iterator[Task]:
+    """Yield the tasks that write the files of plans."""
+    counts, number = rows.of_cases(), 0
+    for place, group in enumerate(rows.parts.groups):
+        own = shards[group.shards.start : group.shards.stop]
+        of_cases = iter(counts[group.cases.start : group.cases.stop])
+        sizes = [sum(islice(of_cases, len(cases))) for _, cases in own]
+        held = [Pack(n, tuple(own[p.start : p.stop])) for n, p in enumerate(packs(sizes), start=number)]
+        number += len(held)
+        gone = {face for _, cases in own for case in cases for face in case.faces}
+        argument = PackArgument(
+            made.url,
+            document,
+            rows.pieces(place),
+            group.parts.start,
+            tuple(rows.parts.roles[group.cases.start : group.cases.stop]),
+            tuple(held),
+            {face: data for face, data in removals.items() if face in gone},
+        )
+        yield Task(f"plan-{place:05d}", write_packs, argument)
 
 
-def _named(objects: pa.Table) -> list[str]:
-    """Return the columns of PLANNED that tell a shard's name, and whether its pixels are compressed."""
-    laid = objects["layout"].null_count < objects.num_rows
-    return list(dict.fromkeys(("case", *NAMED, *(STATED if laid else ()), "format", "transfer_syntax_uid")))
+def _summaries(
+    argument: PackArgument, named: Sequence[Sequence[tuple[str, bool]]]
+) -> Iterator[tuple[int, tuple[ShardSummary, ...]]]:
+    """Yield the number of each file that a task wrote, and its shards."""
+    for pack, names in zip(argument.packs, named, strict=True):
+        shards = (
+            ShardSummary(name, bucket, cases, encoded)
+            for (bucket, cases), (name, encoded) in zip(pack.shards, names, strict=True)
+        )
+        yield pack.number, tuple(shards)
 
 
-def _keep(dataset: Store, store: Store, files: Sequence[Sequence[ShardSummary]], folder: Path) -> int:
+def _keep(dataset: Store, store: Store, files: Mapping[int, Sequence[ShardSummary]], made: Store) -> int:
     """Put the files of plans and their index in place; if they are there already, count files written again."""
     if not is_planned(store):
-        for number in range(len(files)):
-            store.commit(pack_path(number), folder / pack_path(number))
-        write_index(store, ((shard.fingerprint, number) for number, shards in enumerate(files) for shard in shards))
+        for path in map(pack_path, files):
+            if isinstance(made, LocalStore):
+                store.commit(path, made.root / path)
+            else:
+                store.put(path, made.read(path))
+        write_index(store, ((shard.fingerprint, number) for number, shards in files.items() for shard in shards))
         return 0
-    touched, made = 0, open_store(folder)
-    for number in range(len(files)):
+    touched = 0
+    for number in files:
         before = {plan.fingerprint: plan for plan in read_pack(store, number)}
         for plan in read_pack(made, number):
             if plan.fingerprint in before and dataset.exists(shard_path(plan.fingerprint, RECEIPT)):
@@ -188,9 +171,3 @@ def count_touched(before: ShardPlan, now: ShardPlan) -> int:
     names = ("source", "path", "member", "stamp")
     found = [set(zip(*(p.objects.column(n).to_pylist() for n in names), strict=True)) for p in (before, now)]
     return len(found[1] - found[0])
-
-
-def _encoded(objects: pa.Table) -> bool:
-    """Return whether any object of a shard has compressed pixels, or does not say."""
-    pairs = set(zip(*(objects.column(c).to_pylist() for c in ("format", "transfer_syntax_uid")), strict=True))
-    return any(form == FROM_TABLES or (form == "dicom" and syntax not in NATIVE) for form, syntax in pairs)

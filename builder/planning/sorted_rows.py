@@ -1,11 +1,7 @@
-"""The rows of all objects that cases are made of, in the order of the shards.
-
-They are sorted on disk, in runs that are merged, because an archive has more of them than fit into memory.
-"""
+"""Have the rows of all objects that cases are made of sorted by shard, in tasks (``builder.stages.gather``)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -14,129 +10,147 @@ import pyarrow as pa
 
 from builder.model.tables import INSTANCES
 from builder.plan import image_role
-from builder.planning.inventory import Inventory, Survey, rows_within
+from builder.planning.case_plans import Chosen
+from builder.planning.inventory import Inventory, Survey
+from builder.planning.memory import StoredBytes
 from builder.planning.rows import LinkRow, Placed
+from builder.stages.gather import ChunkParts, Run, SortArgument, sort_rows, write_run
+from builder.stages.graph import Runner, Task
+from builder.storage import Store
 
 RUN_ROWS: Final = 100_000
-"""Rows from which a run is cut, and which are merged at once; some hundred MB in memory."""
+"""About how many rows a task sorts into a run: some hundred MB in memory."""
 
-BATCH_ROWS: Final = 1_024
-"""Rows of a run that are read and decompressed together."""
+GROUP_ROWS: Final = 100_000
+GROUP_CASES: Final = 2_048
+"""From about so many rows or so many cases on, a task that writes plans of shards takes no more."""
 
-Numbers = npt.NDArray[np.int64]
+
+@dataclass(frozen=True)
+class Group:
+    """Shards that follow each other, whose plans one task writes, and the numbers of their cases and parts."""
+
+    shards: range
+    cases: range
+    parts: range
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What the cases are made of, in order: images, then labels. A number counts them through all cases.
+    """What the cases are made of, in the order of the shards: images, then labels. A number counts them all.
 
     Parameters
     ----------
     roles
-        Role of each part.
+        Role of each part of each case.
     firsts
         Number of the first part of each case, and of all parts.
+    groups
+        Cases whose shards are written together.
     images
-        Maps each chunk of the inventory to the numbers and places of the images in it.
+        Maps each chunk of the inventory to the numbers and places of the images in it, and to about how many rows they
+        have.
     labels
         Numbers of the labels, and their rows in the annotations.
     """
 
-    roles: list[str] = field(default_factory=list)
+    roles: list[tuple[str, ...]] = field(default_factory=list)
     firsts: list[int] = field(default_factory=lambda: [0])
+    groups: list[Group] = field(default_factory=list)
     images: dict[int, list[tuple[int, Placed]]] = field(default_factory=dict)
+    rows: dict[int, int] = field(default_factory=dict)
     labels: list[tuple[int, int]] = field(default_factory=list)
 
-    def add(self, places: Mapping[str, Placed], links: Sequence[LinkRow]) -> None:
-        """Add a case, with its images by name and its labels."""
-        for name, place in places.items():
-            self.images.setdefault(place.chunk, []).append((len(self.roles), place))
-            self.roles.append(image_role(name))
-        for link in links:
-            self.labels.append((len(self.roles), link.annotation))
-            self.roles.append(link.label)
-        self.firsts.append(len(self.roles))
+    def add(self, chosen: Chosen, links: Sequence[LinkRow]) -> int:
+        """Add a case with its labels; return about how many rows it has."""
+        number, rows = self.firsts[-1], 0
+        for name, place in chosen.places.items():
+            slices = chosen.stacks[name].slices
+            self.images.setdefault(place.chunk, []).append((number, place))
+            self.rows[place.chunk] = self.rows.get(place.chunk, 0) + slices
+            number, rows = number + 1, rows + slices
+        self.labels.extend((number + n, link.annotation) for n, link in enumerate(links))
+        self.roles.append((*map(image_role, chosen.places), *(link.label for link in links)))
+        self.firsts.append(number + len(links))
+        return rows + len(links)
+
+    def add_shards(self, shards: Sequence[Sequence[Chosen]], links: Mapping[str, Sequence[LinkRow]]) -> None:
+        """Add all shards, and put those together whose plans one task writes."""
+        first, cases, rows = 0, 0, 0
+        for number, held in enumerate(shards):
+            rows += sum(self.add(case, links.get(case.reference.case_key, ())) for case in held)
+            if rows >= GROUP_ROWS or len(self.roles) - cases >= GROUP_CASES or number == len(shards) - 1:
+                own = range(cases, len(self.roles))
+                parts = range(self.firsts[own.start], self.firsts[own.stop])
+                self.groups.append(Group(range(first, number + 1), own, parts))
+                first, cases, rows = number + 1, len(self.roles), 0
 
 
+@dataclass(frozen=True, eq=False)
 class SortedRows:
-    """INSTANCES rows of every case, first its images, then its labels. The runs lie in ``folder``."""
+    """Where the rows of each group lie, and how many rows and bytes each part has."""
 
-    def __init__(self, parts: Parts, inventory: Inventory, survey: Survey, annotations: pa.Table, folder: Path) -> None:
-        self._parts, self._folder = parts, folder
-        count = len(parts.roles)
-        self._run, self._start = np.full(count, -1), np.zeros(count, np.int64)
-        self._counts = np.zeros(count, np.int64)
-        for number, (owners, rows) in enumerate(_runs(_found(parts, inventory, survey, annotations))):
-            order = np.argsort(owners, kind="stable")
-            _write(rows.take(pa.array(order)), self._path(number))
-            held, counts = np.unique(owners, return_counts=True)
-            self._run[held], self._counts[held], self._start[held] = number, counts, np.cumsum(counts) - counts
+    parts: Parts
+    runs: tuple[Run, ...]
 
     def of_cases(self) -> list[int]:
         """Return the number of rows of each case."""
-        ends = np.concatenate([[0], np.cumsum(self._counts)])[self._parts.firsts]
-        return [int(count) for count in np.diff(ends)]
+        ends = np.concatenate([[0], np.cumsum(self._of_parts([run.rows for run in self.runs]))])
+        return [int(count) for count in np.diff(ends[self.parts.firsts])]
 
-    def read(self, cases: range) -> pa.Table:
-        """Return the rows of cases that follow each other, with the role in front."""
-        first, last = (self._parts.firsts[number] for number in (cases.start, cases.stop))
-        runs, counts = self._run[first:last], self._counts[first:last]
-        found, owners = [INSTANCES.empty_table()], [np.zeros(0, np.int64)]
-        for number in np.unique(runs[counts > 0]).tolist():
-            held = np.flatnonzero(runs == number)
-            start, end = self._start[first + held[0]], self._start[first + held[-1]] + counts[held[-1]]
-            found.append(_read(self._path(number), int(start), int(end)))
-            owners.append(np.repeat(held, counts[held]))
-        rows = pa.concat_tables(found).take(pa.array(np.argsort(np.concatenate(owners), kind="stable")))
-        roles = [role for role, count in zip(self._parts.roles[first:last], counts, strict=True) for _ in range(count)]
-        return rows.combine_chunks().add_column(0, "role", pa.array(roles, pa.string()))
+    def stored(self) -> Iterator[dict[str, StoredBytes]]:
+        """Yield of each case the bytes of its objects by role."""
+        whole, direct, largest = (
+            self._of_parts([getattr(run, name) for run in self.runs]) for name in ("fetched", "direct", "largest")
+        )
+        for roles, first in zip(self.parts.roles, self.parts.firsts, strict=False):
+            found: dict[str, StoredBytes] = {}
+            for part, role in enumerate(roles, start=first):
+                own = StoredBytes(int(whole[part]), int(direct[part]), int(largest[part]))
+                found[role] = found[role] + own if role in found else own
+            yield found
 
-    def _path(self, number: int) -> Path:
-        return self._folder / f"run-{number:06d}.arrow"
+    def pieces(self, group: int) -> tuple[tuple[str, int, int], ...]:
+        """Return path, start and length of what the runs hold of a group."""
+        return tuple((run.path, *run.pieces[group]) for run in self.runs if group in run.pieces)
+
+    def _of_parts(self, found: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+        values = np.zeros(self.parts.firsts[-1], np.int64)
+        for run, own in zip(self.runs, found, strict=True):
+            values[run.parts] = own
+        return values
 
 
-def _found(
-    parts: Parts, inventory: Inventory, survey: Survey, annotations: pa.Table
-) -> Iterator[tuple[Numbers, pa.Table]]:
-    """Yield the rows of images chunk by chunk, then those of labels, with the number of the part of each row."""
-    for chunk, wanted in sorted(parts.images.items()):
-        found = rows_within(survey, chunk=chunk, wanted=wanted)
-        if found:
-            owners = np.repeat(np.array(list(found)), [len(rows) for rows in found.values()])
-            taken = pa.array(np.concatenate(list(found.values())))
-            yield owners, inventory.chunk(chunk).select(INSTANCES.names).take(taken)
+def sort_objects(
+    parts: Parts, inventory: Inventory, survey: Survey, annotations: pa.Table, *, made: Store, runner: Runner
+) -> SortedRows:
+    """Have the rows of all parts sorted into runs, which lie in ``made``."""
+    cuts = (*(group.parts.start for group in parts.groups), parts.firsts[-1])
+    tasks = []
+    for number, chunks in enumerate(_together(parts.rows)):
+        held = tuple(_chunk_parts(parts, inventory, survey, chunk) for chunk in chunks)
+        argument = SortArgument(inventory.store.url, survey.store.url, made.url, number, held, cuts)
+        tasks.append(Task(f"sort-{number:05d}", sort_rows, argument))
+    runs = [outcome.value for outcome in runner.run(tasks)]
     if parts.labels:
-        owners, taken = np.array(parts.labels).T
-        yield owners, annotations.select(INSTANCES.names).take(pa.array(taken))
+        owners, rows = np.array(parts.labels, np.int64).T
+        found = annotations.select(INSTANCES.names).take(pa.array(rows))
+        runs.append(write_run(made, len(tasks), [(owners, found)], cuts=cuts, images=False))
+    return SortedRows(parts, tuple(sorted(runs, key=lambda run: str(run.path))))
 
 
-def _runs(found: Iterator[tuple[Numbers, pa.Table]]) -> Iterator[tuple[Numbers, pa.Table]]:
-    """Put tables together until they have RUN_ROWS rows."""
-    held: list[tuple[Numbers, pa.Table]] = []
-    for owners, table in found:
-        held.append((owners, table))
-        if sum(len(numbers) for numbers, _ in held) >= RUN_ROWS:
-            yield _joined(held)
+def _together(rows: Mapping[int, int]) -> Iterator[list[int]]:
+    """Yield the chunks of each run."""
+    held: list[int] = []
+    for chunk in sorted(rows):
+        held.append(chunk)
+        if sum(rows[n] for n in held) >= RUN_ROWS:
+            yield held
             held = []
     if held:
-        yield _joined(held)
+        yield held
 
 
-def _joined(held: Sequence[tuple[Numbers, pa.Table]]) -> tuple[Numbers, pa.Table]:
-    return np.concatenate([owners for owners, _ in held]), pa.concat_tables([table for _, table in held])
-
-
-def _write(table: pa.Table, path: Path) -> None:
-    path.touch(mode=0o600)  # a kill may leave it behind
-    options = pa.ipc.IpcWriteOptions(compression="lz4")
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema, options=options) as writer:
-        writer.write_table(table.combine_chunks(), max_chunksize=BATCH_ROWS)
-
-
-def _read(path: Path, start: int, end: int) -> pa.Table:
-    """Return the rows of a run from ``start`` to before ``end``."""
-    first = start // BATCH_ROWS
-    with pa.memory_map(str(path)) as source:
-        reader = pa.ipc.open_file(source)
-        batches = [reader.get_batch(number) for number in range(first, -(-end // BATCH_ROWS))]
-        return pa.Table.from_batches(batches).slice(start - first * BATCH_ROWS, end - start)
+def _chunk_parts(parts: Parts, inventory: Inventory, survey: Survey, chunk: int) -> ChunkParts:
+    wanted = tuple((number, place.series_uid, tuple(place.holders)) for number, place in parts.images[chunk])
+    return ChunkParts(inventory.chunks[chunk], survey.parts[chunk].membership, wanted)

@@ -202,7 +202,7 @@ def plan_from(inputs: PlanInputs, runner: Runner, faults: Faults, *, also: Withd
     inventory, spec = inputs.inventory, inputs.spec
     survey = leave_out_twins(inventory, inputs.survey, spec, runner=runner, progress=inputs.progress)
     known = replace(inputs, survey=survey)
-    plan = make_plan(replace(known, faces=lambda cohort: find_faces(known, cohort, runner, faults)))
+    plan = make_plan(replace(known, faces=lambda cohort: find_faces(known, cohort, runner, faults)), runner)
     note_plan(inputs.private, plan, inventory)
     return Planned(plan, inventory, survey, forecast(plan, inputs.dataset, inventory=inventory, survey=survey))
 

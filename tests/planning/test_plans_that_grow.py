@@ -75,10 +75,10 @@ def test_it_equals_one_from_nothing(states: tuple[dict[str, tuple[int, str, str]
         patch.setenv("BUILDER_KEY", KEY)
         patch.setattr(merge, "CHUNK_ROWS", 5)
         patch.setattr(planned, "MOST_SHARDS", 2)
+        patch.setattr(sorted_rows, "GROUP_CASES", 3)  # tasks that write plans, of which each has all runs
         archive, to = Path(folder, "archive"), Path(folder, "dataset")
         for state in states:
             write(archive, state)
             grown = planned_files(archive, to)
         patch.setattr(sorted_rows, "RUN_ROWS", 3)  # rows are sorted in several runs, which changes nothing
-        patch.setattr(sorted_rows, "BATCH_ROWS", 2)
         assert planned_files(archive, Path(folder, "anew")) == grown

@@ -1,0 +1,328 @@
+"""Gather the rows of all objects that shards are made of, and write the plans of the shards: the tasks of a plan.
+
+A shard takes its cases from anywhere in an archive, which has more rows than fit into memory. So ``sort_rows`` puts
+the rows of some chunks in the order of the shards and stores them in pieces, and ``write_packs`` joins one piece of
+each. What many objects of a series share, most of a hundred columns, is read, sorted and kept once for all of them.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from builder.decode.format import NATIVE
+from builder.model.parquet import read_parquet
+from builder.model.sorting import Flags, changes
+from builder.model.tables import FROM_TABLES, INSTANCES
+from builder.plan import NAMED, PLANNED, STATED, CasePlan, Namer, ShardSummary
+from builder.stages.planned import shard_plans, write_pack
+from builder.storage import Store, open_store
+
+Numbers = npt.NDArray[np.int64]
+
+OWN: Final = (
+    *("path", "member", "size", "stamp", "header_sha256", "content_sha256", "pixel_offset", "pixel_length"),
+    *("sop_instance_uid", "acquisition_date", "content_date", "acquisition_time", "content_time"),
+    *("acquisition_datetime", "acquisition_number", "instance_number", "temporal_position", "trigger_time"),
+    *("exposure_mas", "image_position_patient", "rescale_slope", "rescale_intercept", "frame_reference_time"),
+)
+"""Columns of INSTANCES that differ between the objects of a series, or may. The others can differ, too."""
+
+SHARED: Final = tuple(name for name in INSTANCES.names if name not in OWN)
+
+
+@dataclass(frozen=True)
+class ChunkParts:
+    """A chunk of the inventory, its membership, and the parts of cases in it.
+
+    ``parts`` are numbered in the order of the shards, and each comes with its series and its holders in the membership.
+    """
+
+    chunk: str
+    membership: str
+    parts: tuple[tuple[int, str, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True)
+class SortArgument:
+    """Which chunks to sort into one run.
+
+    Parameters
+    ----------
+    inventory, survey, store
+        Locations of chunks, of memberships, and of the runs.
+    cuts
+        The number of the first part of each piece, and of all parts.
+    """
+
+    inventory: str
+    survey: str
+    store: str
+    number: int
+    chunks: tuple[ChunkParts, ...]
+    cuts: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Where each piece of a run lies in its file, as start and length, and what its parts have, in arrays of one order.
+
+    Parameters
+    ----------
+    rows
+        Number of objects.
+    fetched
+        Bytes of files that are held whole until the case is decoded.
+    direct, largest
+        Bytes of files whose pixels are read in place, and of the largest of them.
+    """
+
+    path: str
+    pieces: Mapping[int, tuple[int, int]]
+    parts: Numbers
+    rows: Numbers
+    fetched: Numbers
+    direct: Numbers
+    largest: Numbers
+
+
+def sort_rows(argument: SortArgument) -> Run:
+    """Store the rows of the images in some chunks in the order of the shards."""
+    inventory, survey, store = (
+        open_store(url, directory_mode=0o700) for url in (argument.inventory, argument.survey, argument.store)
+    )
+    found = [_of_chunk(inventory, survey, held) for held in argument.chunks]
+    return write_run(store, argument.number, found, cuts=argument.cuts)
+
+
+def _of_chunk(inventory: Store, survey: Store, wanted: ChunkParts) -> tuple[Numbers, pa.Table]:
+    """Return the rows of the parts in a chunk, and the part that each row is of."""
+    owners, places = _places(read_parquet(survey.read(wanted.membership)), wanted.parts)
+    texts = [name for name in SHARED if INSTANCES.field(name).type == pa.string()]
+    rows = read_parquet(inventory.read(wanted.chunk), columns=INSTANCES.names, dictionaries=texts)
+    if len(places) and places[-1] - places[0] + 1 == len(places) and (np.diff(places) == 1).all():
+        return owners, rows.slice(places[0], len(places))
+    return owners, rows.take(pa.array(places))
+
+
+def _places(membership: pa.Table, parts: Sequence[tuple[int, str, tuple[int, ...]]]) -> tuple[Numbers, Numbers]:
+    """Return the part and the place of each row of a chunk that a part wants; parts one after the other."""
+    starts = np.flatnonzero(changes(membership))
+    held: dict[tuple[str, int], list[Numbers]] = {}
+    names = membership.take(pa.array(starts))
+    ranges = pairwise([*starts.tolist(), membership.num_rows])
+    for series, stack, (start, end) in zip(*(c.to_pylist() for c in names.columns), ranges, strict=True):
+        held.setdefault((series, stack), []).append(np.arange(start, end))
+    owners, places = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for part, series, holders in parts:
+        own = [rows for holder in holders for rows in held.get((series, holder), ())]
+        if own:
+            places.append(np.sort(np.concatenate(own)))
+            owners.append(np.full(len(places[-1]), part))
+    return np.concatenate(owners), np.concatenate(places)
+
+
+def write_run(
+    store: Store,
+    number: int,
+    found: Sequence[tuple[Numbers, pa.Table]],
+    *,
+    cuts: Sequence[int],
+    images: bool = True,
+) -> Run:
+    """Store rows in the order of their parts. ``found`` pairs them with the part that each is of, all rows of one in a
+    row; ``images`` says whether they are of images, whose pixels may be read in place.
+    """
+    folded = [_folded(owners, rows) for owners, rows in found]
+    own = pa.concat_tables([table for table, _ in folded])
+    shared = pa.concat_tables([table for _, table in folded])
+    own, shared = (table.take(pa.array(_order(table))).combine_chunks() for table in (own, shared))
+    sink, path = io.BytesIO(), f"run-{number:06d}"
+    pieces = {}
+    ends = [np.searchsorted(table["part"].to_numpy(), np.array(cuts)).tolist() for table in (own, shared)]
+    for piece, (rows, alike) in enumerate(zip(pairwise(ends[0]), pairwise(ends[1]), strict=True)):
+        if rows[0] < rows[1]:
+            start = sink.tell()
+            for table, (first, last) in ((own, rows), (shared, alike)):
+                _write(table.slice(first, last - first), sink)
+            pieces[piece] = (start, sink.tell() - start)
+    store.put(path, sink.getvalue())
+    return _counted(path, pieces, own, images=images)
+
+
+def _folded(owners: Numbers, rows: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Divide rows into what is their own, and what they share with the row before in the same part.
+
+    The first has a column ``shared`` that counts the rows of the second from the first one of the same part.
+    """
+    shared = rows.select(SHARED)
+    begins = _begins(owners)
+    first = changes(shared) | begins
+    numbers = np.cumsum(first) - 1
+    within = numbers - numbers[begins][np.cumsum(begins) - 1]
+    own = rows.select(OWN).cast(pa.schema([INSTANCES.field(name) for name in OWN]))
+    own = own.append_column("part", pa.array(owners)).append_column("shared", pa.array(within))
+    kept = shared.filter(pa.array(first)).cast(pa.schema([INSTANCES.field(name) for name in SHARED]))
+    return own, kept.append_column("part", pa.array(owners[first]))
+
+
+def _begins(owners: Numbers) -> Flags:
+    """Return where another part begins."""
+    found = np.ones(len(owners), bool)
+    found[1:] = owners[1:] != owners[:-1]
+    return found
+
+
+def _order(table: pa.Table) -> Numbers:
+    """Return the order by parts, in which rows of one part stay as they are."""
+    return np.argsort(table["part"].to_numpy(), kind="stable")
+
+
+def _write(table: pa.Table, sink: io.BytesIO) -> None:
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
+
+
+def _counted(path: str, pieces: Mapping[int, tuple[int, int]], own: pa.Table, *, images: bool) -> Run:
+    starts = np.flatnonzero(_begins(own["part"].to_numpy()))
+    sizes = own["size"].to_numpy()
+    direct = np.where(pc.is_valid(own["pixel_offset"]).to_numpy() & images, sizes, 0)
+    rows = np.diff(np.append(starts, own.num_rows))
+    if not len(starts):
+        return Run(path, pieces, starts, rows, starts, starts, starts)
+    whole, read = np.add.reduceat(sizes, starts), np.add.reduceat(direct, starts)
+    parts, largest = own["part"].to_numpy()[starts], np.maximum.reduceat(direct, starts)
+    return Run(path, pieces, parts, rows, whole - read, read, largest)
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """A file of plans to write: its number, and the bucket and cases of each shard."""
+
+    number: int
+    shards: tuple[tuple[str, tuple[CasePlan, ...]], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class PackArgument:
+    """Which files of plans to write, from one piece of each run.
+
+    Parameters
+    ----------
+    store
+        Location of the runs, and of the files.
+    recipe
+        What shards are named by beside their cases.
+    pieces
+        Path, start and length of each piece.
+    first
+        Number of the first part.
+    roles
+        Role of each part of each case.
+    removals
+        By digest, what goes out of the heads of these cases.
+    """
+
+    store: str
+    recipe: Mapping[str, Any]
+    pieces: tuple[tuple[str, int, int], ...]
+    first: int
+    roles: tuple[tuple[str, ...], ...]
+    packs: tuple[Pack, ...]
+    removals: Mapping[str, bytes] = field(repr=False)
+
+
+def write_packs(argument: PackArgument) -> tuple[tuple[tuple[str, bool], ...], ...]:
+    """Write files of plans; return of each shard of each its name, and whether pixels of it are compressed."""
+    store, namer = open_store(argument.store, directory_mode=0o700), Namer(argument.recipe)
+    roles = [role for held in argument.roles for role in held]
+    gathered = _Gathered(store, argument.pieces, argument.first, len(roles))
+    # the number of each case within its shard, repeated for its parts
+    places = [n for pack in argument.packs for _, cases in pack.shards for n in range(len(cases))]
+    places = [n for n, held in zip(places, argument.roles, strict=True) for _ in held]
+    found, case, part = [], 0, 0
+    for pack in argument.packs:
+        sizes = [len(cases) for _, cases in pack.shards]
+        of_cases = argument.roles[case : case + sum(sizes)]
+        end = part + sum(len(held) for held in of_cases)
+        table, counts = gathered.planned(range(part, end), roles, places)
+        of_case = _sums(counts, [len(held) for held in of_cases])
+        found.append(_write_pack(store, namer, pack, table, _sums(of_case, sizes), argument.removals))
+        case, part = case + len(of_cases), end
+    return tuple(found)
+
+
+def _sums(values: Sequence[int], sizes: Sequence[int]) -> list[int]:
+    """Return the sum of the first so many values, of the next so many, and so on."""
+    ends = np.cumsum([0, *sizes])
+    totals = np.cumsum([0, *values])
+    return [int(total) for total in np.diff(totals[ends])]
+
+
+def _write_pack(
+    store: Store, namer: Namer, pack: Pack, table: pa.Table, counts: Sequence[int], removals: Mapping[str, bytes]
+) -> tuple[tuple[str, bool], ...]:
+    """Write a file with the plans of shards that have so many of its rows each."""
+    laid = table["layout"].null_count < table.num_rows
+    named = table.select(
+        list(dict.fromkeys(("case", *NAMED, *(STATED if laid else ()), "format", "transfer_syntax_uid")))
+    )
+    summaries, start = [], 0
+    for (bucket, cases), count in zip(pack.shards, counts, strict=True):
+        own = named.slice(start, count)
+        summaries.append(ShardSummary(namer.name(cases, own), bucket, cases, _encoded(own)))
+        start += count
+    write_pack(store, pack.number, list(shard_plans(summaries, counts, table, removals)), table)
+    return tuple((summary.fingerprint, summary.encoded) for summary in summaries)
+
+
+class _Gathered:
+    """The rows of one piece of every run, in the order of their parts."""
+
+    def __init__(self, store: Store, pieces: Sequence[tuple[str, int, int]], first: int, count: int) -> None:
+        own, shared = [_EMPTY_OWN], [_EMPTY_SHARED]
+        for path, start, length in pieces:
+            stream = io.BytesIO(store.read_range(path, start, length=length))
+            own.append(pa.ipc.open_stream(stream).read_all())
+            shared.append(pa.ipc.open_stream(stream).read_all())
+        both = [pa.concat_tables(tables) for tables in (own, shared)]
+        self._own, self._shared = (table.take(pa.array(_order(table))) for table in both)
+        self._rows = np.searchsorted(self._own["part"].to_numpy(), np.arange(first, first + count + 1))
+        self._alike = np.searchsorted(self._shared["part"].to_numpy(), np.arange(first, first + count + 1))
+
+    def planned(self, parts: range, roles: Sequence[str], places: Sequence[int]) -> tuple[pa.Table, Sequence[int]]:
+        """Return the rows of some parts with schema PLANNED, and how many each part has."""
+        ends = self._rows[parts.start : parts.stop + 1]
+        counts = np.diff(ends)
+        own = self._own.slice(int(ends[0]), int(ends[-1] - ends[0]))
+        shared = np.repeat(self._alike[parts.start : parts.stop], counts) + own["shared"].to_numpy()
+        first = self._alike[parts.start]
+        alike = self._shared.slice(first, int(self._alike[parts.stop] - first)).take(pa.array(shared - first))
+        found = {
+            "case": pa.array(np.repeat(places[parts.start : parts.stop], counts), pa.int32()),
+            "role": pa.array(np.repeat(roles[parts.start : parts.stop], counts).tolist(), pa.string()),
+            **{name: own[name] for name in OWN},
+            **{name: alike[name] for name in SHARED},
+        }
+        return pa.table([found[name] for name in PLANNED.names], schema=PLANNED), counts.tolist()
+
+
+def _schema(names: Sequence[str], *more: str) -> pa.Schema:
+    return pa.schema([*(INSTANCES.field(name) for name in names), *(pa.field(name, pa.int64()) for name in more)])
+
+
+_EMPTY_OWN = _schema(OWN, "part", "shared").empty_table()
+_EMPTY_SHARED = _schema(SHARED, "part").empty_table()
+
+
+def _encoded(objects: pa.Table) -> bool:
+    """Return whether any object of a shard has compressed pixels, or does not say."""
+    pairs = set(zip(*(objects.column(c).to_pylist() for c in ("format", "transfer_syntax_uid")), strict=True))
+    return any(form == FROM_TABLES or (form == "dicom" and syntax not in NATIVE) for form, syntax in pairs)
