@@ -108,8 +108,9 @@ class Folder(Described):
             message = f"found no folder {self.url}, expected a source's files there{_nearest(root)}"
             raise SourceError(message, host="folder")
         plain = _Known(iter(known))
+        everything = not self.include and not self.exclude
         for path, item in _walk(root, self.url):
-            if self._is_wanted(path):
+            if everything or self._is_wanted(path):
                 yield from _entries(item, path, plain) if item is not None else (Entry(path, 0, DEEP_STAMP),)
 
     def read(self, entry: Entry, *, start: int = 0, length: int | None = None) -> bytes:
@@ -180,24 +181,24 @@ def _walk(root: Path, url: str) -> Iterator[tuple[str, "os.DirEntry[bytes] | Non
 
     Each comes with its directory entry, or None if it is a folder whose path is too long to open.
     """
-    base = os.fsencode(root)
-    waiting = [iter(_scanned(base, url))]
+    waiting = [("", iter(_scanned(os.fsencode(root), url)))]
     while waiting:
-        item = next(waiting[-1], None)
+        above, items = waiting[-1]
+        item = next(items, None)
         if item is None:
             waiting.pop()
             continue
-        path = name_text(item.path[len(base) :].lstrip(b"/"))
-        if item.is_symlink():
+        path = above + name_text(item.name)
+        if item.is_file(follow_symlinks=False):
+            yield path, item
+        elif item.is_symlink():
             if not _resolved(item.path).is_relative_to(root):
                 yield path, item
         elif item.is_dir(follow_symlinks=False):
             try:
-                waiting.append(iter(_scanned(item.path, url)))
+                waiting.append((f"{path}/", iter(_scanned(item.path, url))))
             except _TooLong:
                 yield path, None
-        elif item.is_file(follow_symlinks=False):
-            yield path, item
 
 
 class _TooLong(Exception):
@@ -235,16 +236,18 @@ class _Known:
 
     def has(self, file: tuple[str, int, str]) -> bool:
         """Return whether a file is one of them."""
-        place: list[str] = []
-        while self.ahead[0] != file[0]:
-            place = place or file[0].split("/")
-            if self.ahead[0].split("/") > place:
-                return False
-            found = next(self.files, None)
-            if found is None:
-                return False
-            self.ahead = found
-        return self.ahead == file
+        path = file[0]
+        if self.ahead[0] != path:
+            place = path.split("/")
+            while self.ahead[0] != path:
+                if self.ahead[0].split("/") > place:
+                    return False
+                found = next(self.files, None)
+                if found is None:
+                    return False
+                self.ahead = found
+        held, self.ahead = self.ahead, next(self.files, self.ahead)
+        return held == file
 
 
 def _entries(item: "os.DirEntry[bytes]", path: str, known: _Known) -> Iterator[Entry]:

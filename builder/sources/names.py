@@ -13,6 +13,8 @@ _SURROGATE = re.compile("[\udc80-\udcff]")
 def name_text(name: bytes) -> str:
     """Encode a file's name or path as text."""
     text = name.decode("utf-8", "surrogateescape")
+    if text.isascii():
+        return text
     return _SURROGATE.sub(lambda found: f"\0{ord(found[0]) - 0xDC00:02x}", text)
 
 

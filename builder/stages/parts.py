@@ -5,6 +5,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from json.encoder import encode_basestring_ascii as quoted
 from typing import Final
 
 import pyarrow as pa
@@ -88,13 +89,16 @@ def partition(entries: Iterable[Entry]) -> Iterator[tuple[Entry, ...]]:
     least, most = PART_FILES
     part: list[Entry] = []
     for entry in entries:
-        mark = zlib.crc32(f"{entry.path}\0{entry.member}".encode()) % least == 0
-        if len(part) >= most or (len(part) >= least and mark):
+        if len(part) >= least and (len(part) >= most or _marked(entry, least)):
             yield tuple(part)
             part = []
         part.append(entry)
     if part:
         yield tuple(part)
+
+
+def _marked(entry: Entry, one_of: int) -> bool:
+    return zlib.crc32(f"{entry.path}\0{entry.member}".encode()) % one_of == 0
 
 
 def plan_index(source: Source, position: int, *, store: Store) -> Iterator[PartPlan]:
@@ -149,8 +153,8 @@ def part_name(source: Source, position: int, entries: Sequence[Entry]) -> str:
     if layout_in(source) is not None:
         options += " layout"  # which one does not matter here: it is applied to the finished rows
     digest = hashlib.sha256(f"{VERSION}\0{source.VERSION}\0{position}\0{options}".encode())
-    for entry in entries:
-        digest.update(json.dumps([entry.path, entry.member, entry.size, entry.stamp]).encode())
+    for entry in entries:  # as JSON, put together here because that takes a quarter of the time
+        digest.update(f"[{quoted(entry.path)}, {quoted(entry.member)}, {entry.size}, {quoted(entry.stamp)}]".encode())
     return digest.hexdigest()[:32]
 
 
