@@ -4,7 +4,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +17,9 @@ from builder.protocols import Entry, Source
 
 DIRECTORY_LIMIT: Final = 64 * 2**20
 """Most bytes of a DICOMDIR that is read; a larger one is not compared."""
+
+Place: TypeAlias = tuple[int, str, str]
+"""Source, path and member of a file."""
 
 _PLACE = ("source", "path", "member")
 LISTED: Final = (*_PLACE, "size", "stamp", "format")
@@ -36,18 +39,29 @@ def missing_files(parts: Callable[[], Iterable[pa.Table]], sources: Sequence[Sou
     sources
         By position.
     """
-    wanted: dict[tuple[int, str, str], tuple[int, str, str]] = {}
+    wanted: dict[Place, Place] = {}
     for part in parts():
         for row in part.filter(pc.equal(part["format"], "dicomdir")).to_pylist():
             for path, member in _listed(sources[row["source"]], row):
                 place = (row["source"], path, member)
-                wanted[_folded(place)] = place
+                wanted[folded(place)] = place
     if wanted:
         for part in parts():
-            for place in zip(*(part[name].to_pylist() for name in _PLACE), strict=True):
-                wanted.pop(_folded(place), None)
+            for place in places(part):
+                wanted.pop(folded(place), None)
     rows = [_row(place) for place in sorted(wanted.values())]
     return pa.Table.from_pylist(rows, schema=INSTANCES)
+
+
+def places(table: pa.Table) -> Iterator[Place]:
+    """Yield where the file of each row is."""
+    yield from zip(*(table[name].to_pylist() for name in _PLACE), strict=True)
+
+
+def folded(place: Place) -> Place:
+    """Return a place as it is compared with what a DICOMDIR lists."""
+    source, path, member = place
+    return (source, path if member else path.casefold(), member.casefold())
 
 
 def _listed(source: Source, row: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -76,12 +90,7 @@ def _parts(file_id: Any) -> tuple[str, ...]:
     return (file_id,) if isinstance(file_id, str) else tuple(str(part) for part in file_id)
 
 
-def _folded(place: tuple[int, str, str]) -> tuple[int, str, str]:
-    source, path, member = place
-    return (source, path if member else path.casefold(), member.casefold())
-
-
-def _row(place: tuple[int, str, str]) -> dict[str, Any]:
+def _row(place: Place) -> dict[str, Any]:
     detail = "a DICOMDIR lists this file and the source does not hold it"
     return {
         **dict(zip(_PLACE, place, strict=True)),

@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from builder.errors import Reason, SourceError
@@ -13,6 +15,7 @@ from builder.model.canonical import fingerprint
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.planning.directories import LISTED, missing_files
 from builder.planning.duplicates import COMPARED, find_duplicates, part_with_verdicts, with_verdicts
+from builder.planning.growing import Merged, merge_changes
 from builder.planning.incomplete import Study, aside_studies, setting_aside
 from builder.planning.layouts import Laid, lay_out
 from builder.planning.merge import ANNOTATIONS, LEFTOVERS, merge_parts
@@ -27,9 +30,12 @@ from builder.stages.stack_rows import STACKS
 from builder.stages.survey import IDENTITIES, SurveyArgument, stated, survey_chunk
 from builder.storage import Store, open_store
 
+Rows = npt.NDArray[np.int64]
+"""Numbers of rows of a chunk."""
+
 INDEX = "index"
 INVENTORY = "inventory"
-VERSION = 7
+VERSION = 8
 _RECEIPT = "inventory.json"
 
 
@@ -64,6 +70,11 @@ class Inventory:
         Addresses of tables of headers that the build read, of series that were planned from tables.
     earlier
         Of the same archive, for what its surveys found of series that have not changed.
+    parts
+        Maps the parts of the index that it was merged from to the SHA-256 of their rows, if a later inventory can go
+        on from it. It cannot where layouts or studies that are left out decide about rows.
+    missing
+        Number of missing files that a DICOMDIR names.
     """
 
     store: Store
@@ -73,6 +84,8 @@ class Inventory:
     withdrawn: tuple[Gone, ...] = ()
     later: tuple[str, ...] = ()
     earlier: "Inventory | None" = None
+    parts: Mapping[str, str] = field(default_factory=dict)
+    missing: int = 0
 
     def annotations(self, *, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the annotation objects and files, with schema INSTANCES."""
@@ -112,7 +125,7 @@ class Survey:
 
     def stacks(self) -> pa.Table:
         """Read one row per stack, with schema STACKS, in the order of the chunks."""
-        stacks = pa.concat_tables([STACKS.empty_table(), *(self._read(p.stacks) for p in self.parts)])
+        stacks = pa.concat_tables([STACKS.empty_table(), *(self.stacks_of(n) for n in range(len(self.parts)))])
         if not self.twins:
             return stacks
         rows = stacks.to_pylist()
@@ -123,7 +136,10 @@ class Survey:
 
     def stacks_of(self, number: int) -> pa.Table:
         """Read the stacks of one chunk, with schema STACKS; twins are among them."""
-        return self._read(self.parts[number].stacks)
+        stacks = self._read(self.parts[number].stacks)
+        place = STACKS.get_field_index("chunk")  # not stored, as the numbers of chunks change when an archive grows
+        numbers = pa.repeat(pa.scalar(number, pa.int32()), stacks.num_rows)
+        return stacks.set_column(place, STACKS.field(place), numbers)
 
     def identities(self) -> pa.Table:
         """Read the identities of all chunks, with schema IDENTITIES; an identity in several chunks is repeated."""
@@ -138,9 +154,18 @@ class Survey:
 
 
 def take_inventory(
-    sources: Sequence[AnySource], private: Store, *, runner: Runner, progress: Progress, faults: Faults
+    sources: Sequence[AnySource],
+    private: Store,
+    *,
+    runner: Runner,
+    progress: Progress,
+    faults: Faults,
+    earlier: Inventory | None = None,
 ) -> Inventory:
-    """Index all sources, judge duplicates and sort. Files unchanged since the last run are not read again."""
+    """Index all sources, judge duplicates and sort. Files unchanged since the last run are not read again.
+
+    ``earlier`` is an inventory of the same archive, from which this one goes on where it can.
+    """
     index = private.join(INDEX)
     plans = list(progress.track(_plans(sources, index), stage="list", total=None))
     tasks = [
@@ -148,10 +173,11 @@ def take_inventory(
         for plan in plans
     ]
     left_out: list[str] = []
-    partial = {}
+    partial, parts = {}, {}
     for outcome in progress.track(runner.run(tasks), stage="index", total=len(tasks)):
         faults.add(outcome.value.internal_errors)
         left_out += [error.trace for error in outcome.value.internal_errors]
+        parts[outcome.value.name] = outcome.value.sha256
         if outcome.value.incomplete:
             partial[outcome.value.name] = outcome.value.sha256
     layouts = [layout and layout.model_dump(mode="json") for layout in map(layout_in, sources)]
@@ -162,16 +188,29 @@ def take_inventory(
     store = private.join(INVENTORY, fingerprint(VERSION, names, *changing))
     aside = aside_studies((plan for plan in plans if plan.name in partial), plans, sources, index)
     if store.exists(_RECEIPT):
-        return replace(kept_inventory(store), incomplete=len(aside))
-    chunks, missing = _merge(plans, sources, index, store, aside=aside)
-    inventory = Inventory(store, tuple(chunks), sum(plan.files for plan in plans) + missing, len(aside))
+        return replace(kept_inventory(store), incomplete=len(aside), earlier=earlier)
+    known = {} if any(layouts) or partial else parts
+    chunks, missing = _merge_changes(earlier, known, index, store) or _merge(plans, sources, index, store, aside=aside)
+    files = sum(plan.files for plan in plans) + missing
+    inventory = Inventory(store, tuple(chunks), files, len(aside), parts=known, missing=missing)
     keep_inventory(inventory)
-    return inventory
+    return replace(inventory, earlier=earlier)
+
+
+def _merge_changes(
+    earlier: Inventory | None, parts: Mapping[str, str], index: Store, store: Store
+) -> tuple[list[str], int] | None:
+    """Do what ``_merge`` does by going on from an earlier inventory; None where that is not possible."""
+    if earlier is None or not parts or not earlier.parts:
+        return None
+    chunks = merge_changes(Merged(earlier.store, earlier.chunks, earlier.parts), parts, index, store)
+    return None if chunks is None else (chunks, earlier.missing)
 
 
 def keep_inventory(inventory: Inventory) -> None:
     """Write the receipt of an inventory, after its tables."""
-    found = {"chunks": inventory.chunks, "files": inventory.files}
+    found = {"version": VERSION, "chunks": inventory.chunks, "files": inventory.files, "missing": inventory.missing}
+    found |= {"parts": dict(inventory.parts)} if inventory.parts else {}
     withdrawn = {"withdrawn": [asdict(gone) for gone in inventory.withdrawn]} if inventory.withdrawn else {}
     inventory.store.put(_RECEIPT, json.dumps({**found, **withdrawn}).encode())
 
@@ -180,7 +219,9 @@ def kept_inventory(store: Store) -> Inventory:
     """Read the receipt of an inventory, without asking any source. Raises FileNotFoundError."""
     found = json.loads(store.read(_RECEIPT))
     gone = tuple(Gone(**entry) for entry in found.get("withdrawn", ()))
-    return Inventory(store, tuple(found["chunks"]), found["files"], withdrawn=gone)
+    parts = found.get("parts", {}) if found.get("version") == VERSION else {}
+    missing = found.get("missing", 0)
+    return Inventory(store, tuple(found["chunks"]), found["files"], withdrawn=gone, parts=parts, missing=missing)
 
 
 def take_survey(
@@ -206,12 +247,12 @@ def take_survey(
     folder = "survey/" + fingerprint(VERSION, *decides)
     strict = tuple(source.strictly() for source in sources)  # a survey is kept, so nothing provisional may enter it
     parts = tuple(
-        SurveyArgument(inventory.store.url, chunk, folder, number, strict, options, faults.action, tuple(rules))
-        for number, chunk in enumerate(inventory.chunks)
+        SurveyArgument(inventory.store.url, chunk, folder, strict, options, faults.action, tuple(rules))
+        for chunk in inventory.chunks
     )
     if inventory.earlier is not None and parts:
         store, chunks = inventory.earlier.store.url, inventory.earlier.chunks
-        parts = _with_earlier(parts, [replace(parts[0], store=store, chunk=c, number=n) for n, c in enumerate(chunks)])
+        parts = _with_earlier(parts, [replace(parts[0], store=store, chunk=chunk) for chunk in chunks])
     # headers of multi-frame objects are read again, so servers among the sources limit how many tasks run at once
     lane = min((source.lane for source in sources if source.lane), default="")
     tasks = [Task(f"survey-{number:05d}", survey_chunk, part, lane=lane) for number, part in enumerate(parts)]
@@ -221,16 +262,23 @@ def take_survey(
 
 
 def _with_earlier(parts: Sequence[SurveyArgument], before: Sequence[SurveyArgument]) -> tuple[SurveyArgument, ...]:
-    """Tell every chunk that is not surveyed yet which earlier chunks may hold its series: all are in their order."""
+    """Tell every chunk that is not surveyed yet which earlier chunks may hold its series: all are in their order.
+
+    That is the same chunk, or those that are no chunks any more.
+    """
     if all(_finished(part) for part in parts):
         return tuple(parts)
-    ranges = [(*_ends(part, "membership", "series"), part.earlier_chunk) for part in before if _finished(part)]
+    held = {part.chunk for part in parts}
+    same = {part.chunk: part.earlier_chunk for part in before if part.chunk in held and _finished(part)}
+    changed = [part for part in before if part.chunk not in held and _finished(part)]
+    ranges = [(*_ends(part), part.earlier_chunk) for part in changed]
     found = []
     for part in parts:
-        if not _finished(part):
-            first, last = _ends(part, "chunk", "series_uid")
-            earlier = tuple(chunk for start, end, chunk in ranges if start <= last and first <= end)
-            part = replace(part, earlier=earlier)
+        if part.chunk in same:
+            part = replace(part, earlier=(same[part.chunk],))
+        elif ranges and not _finished(part):
+            first, last = _ends(part)
+            part = replace(part, earlier=tuple(e for start, end, e in ranges if start <= last and first <= end))
         found.append(part)
     return tuple(found)
 
@@ -239,12 +287,11 @@ def _finished(part: SurveyArgument) -> bool:
     return open_store(part.store, directory_mode=0o700).exists(part.membership)
 
 
-def _ends(part: SurveyArgument, table: str, column: str) -> tuple[str, str]:
-    """Return the first and the last UID of a series in a chunk or its membership; a series without one has a name."""
+def _ends(part: SurveyArgument) -> tuple[str, str]:
+    """Return the first and the last UID of a series in a chunk."""
     store = open_store(part.store, directory_mode=0o700)
-    names = read_parquet(store.read(getattr(part, table)), columns=[column])[column]
-    uids = [name for name in names.unique().to_pylist() if name is not None and not name.startswith("\0")]
-    return (min(uids), max(uids)) if uids else ("\uffff", "")
+    uids = read_parquet(store.read(part.chunk), columns=["series_uid"])["series_uid"].drop_null()
+    return (uids[0].as_py(), uids[-1].as_py()) if len(uids) else ("\uffff", "")
 
 
 def members(
@@ -259,28 +306,31 @@ def members(
     return [] if instances is None else [(row, _rows_at(instances, p)) for row, p in places.items()]
 
 
-def rows_within(survey: Survey, *, chunk: int, wanted: Sequence[tuple[int, Placed]]) -> dict[int, list[int]]:
+def rows_within(survey: Survey, *, chunk: int, wanted: Sequence[tuple[int, Placed]]) -> dict[int, Rows]:
     """Map the numbers that stacks of a chunk are wanted under, in order, to the rows of the chunk that they are in.
 
     Stacks without any row are left out. ``wanted`` as for ``members``.
     """
     membership = survey.membership(chunk)
-    wanting: dict[tuple[str, int], list[int]] = {}
+    series, stacks = membership["series"].combine_chunks().dictionary_encode(), membership["stack"].to_numpy()
+    codes = series.indices.to_numpy()
+    starts = np.flatnonzero(np.diff(codes, prepend=-1))  # the rows of a series follow each other
+    ends = np.append(starts[1:], len(codes))
+    names = series.dictionary.take(pa.array(codes[starts])).to_pylist()
+    held = dict(zip(names, zip(starts.tolist(), ends.tolist(), strict=True), strict=True))
+    found: dict[int, list[Rows]] = {}
     for number, stack in wanted:
-        for holder in stack.holders:
-            wanting.setdefault((stack.series_uid, holder), []).append(number)
-    places: dict[int, list[int]] = {}
-    names = zip(membership.column("series").to_pylist(), membership.column("stack").to_pylist(), strict=True)
-    for position, name in enumerate(names):
-        for number in wanting.get(name, ()):
-            places.setdefault(number, []).append(position)
-    return dict(sorted(places.items()))
+        start, end = held.get(stack.series_uid, (0, 0))
+        rows = start + np.flatnonzero(np.isin(stacks[start:end], stack.holders))
+        if len(rows):
+            found.setdefault(number, []).append(rows)
+    return {number: np.sort(np.concatenate(rows)) for number, rows in sorted(found.items())}
 
 
-def _rows_at(table: pa.Table, places: Sequence[int]) -> pa.Table:
+def _rows_at(table: pa.Table, places: Rows) -> pa.Table:
     """Return some rows of a table, given in order; without a copy of every column where they are neighbours."""
     if places[-1] - places[0] + 1 == len(places):
-        return table.slice(places[0], len(places))
+        return table.slice(int(places[0]), len(places))
     return table.take(pa.array(places))
 
 

@@ -1,22 +1,29 @@
 """Merge index parts into ordered INSTANCES: chunks that hold whole series, and the annotation objects beside them."""
 
+import hashlib
 import io
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from builder.model.parquet import parquet_bytes, read_parquet
+from builder.model.parquet import parquet_bytes
 from builder.model.sorting import ordered
 from builder.model.tables import INSTANCES
 from builder.planning.duplicates import MEMORY_LIMIT
 from builder.storage import Store
 
-CHUNK_ROWS = 4_000
-"""Rows from which a chunk is cut at its last series boundary; small enough to give every worker a few series."""
+CHUNK_ROWS = (3_000, 9_000)
+"""Rows from which a chunk is cut before a series that bears a mark, and rows from which it is cut before any series.
+Small enough to give every worker a few series."""
+
+_MARKED = 8
+"""One series of so many bears a mark."""
 
 MEMORY_ROWS = 20_000
 """Most rows that are sorted in memory. They take less memory there than DuckDB's library alone."""
@@ -45,9 +52,9 @@ def merge_parts(parts: Sequence[Path], store: Store) -> list[str]:
     parts
         Local Parquet files with schema INSTANCES. What does not fit into memory lies beside the first meanwhile.
     store
-        Receives ``images/00000.parquet`` ... (rows with status ``instance`` of image objects, ordered by series; a
-        series is never divided), ``annotations.parquet`` (annotation objects, and files that may be masks or tables)
-        and ``leftovers.parquet`` (every quarantined file and duplicate). Every row is in exactly one of them.
+        Receives chunks (rows with status ``instance`` of image objects, ordered by series; a series is never divided),
+        ``annotations.parquet`` (annotation objects, and files that may be masks or tables) and ``leftovers.parquet``
+        (every quarantined file and duplicate). Every row is in exactly one of them.
 
     Returns
     -------
@@ -56,18 +63,23 @@ def merge_parts(parts: Sequence[Path], store: Store) -> list[str]:
     """
     rows = sum(pq.read_metadata(part).num_rows for part in parts)
     with (_in_memory if rows <= MEMORY_ROWS else _out_of_core)(parts) as query:
-        chunks = []
-        for number, table in enumerate(_chunks(query(IMAGES))):
-            chunks.append(f"{IMAGES}/{number:05d}.parquet")
-            store.put(chunks[-1], parquet_bytes(table))
+        chunks = [keep_chunk(store, table) for table in _chunks(query(IMAGES))]
         store.put(ANNOTATIONS, _written(query(ANNOTATIONS)))
         store.put(LEFTOVERS, _written(query(LEFTOVERS)))
     return chunks
 
 
-def read_chunk(store: Store, path: str, *, columns: list[str] | None = None) -> pa.Table:
-    """Read a chunk that ``merge_parts`` wrote."""
-    return read_parquet(store.read(path), columns=columns)
+def keep_rows(store: Store, name: str, table: pa.Table) -> None:
+    """Write ANNOTATIONS or LEFTOVERS, as ``merge_parts`` does."""
+    store.put(name, _written(table.combine_chunks().to_batches(max_chunksize=BATCH_ROWS)))
+
+
+def keep_chunk(store: Store, table: pa.Table) -> str:
+    """Write a chunk and return its path. It is named after what it holds, so that what was found of it is found."""
+    data = parquet_bytes(table, compression="lz4")
+    path = f"{IMAGES}/{hashlib.sha256(data).hexdigest()[:32]}.parquet"
+    store.put(path, data)
+    return path
 
 
 Query = Callable[[str], Iterator[pa.RecordBatch]]
@@ -78,12 +90,12 @@ Query = Callable[[str], Iterator[pa.RecordBatch]]
 def _in_memory(parts: Sequence[Path]) -> Iterator[Query]:
     table = pa.concat_tables([pq.ParquetFile(part).read(use_threads=False) for part in parts]).cast(INSTANCES)
     table = ordered(table, ORDER)
-    masks = _masks(table)
+    masks = kinds(table)
     yield lambda which: iter(table.filter(masks[which]).combine_chunks().to_batches(max_chunksize=BATCH_ROWS))
 
 
-def _masks(table: pa.Table) -> dict[str, pa.Array]:
-    """Return which rows go where, by status and SOP class."""
+def kinds(table: pa.Table) -> dict[str, pa.Array]:
+    """Return which rows are IMAGES, ANNOTATIONS and LEFTOVERS, by status and SOP class."""
     is_instance, is_file = (pc.equal(table["status"], status) for status in ("instance", "file"))
     is_annotation = pc.fill_null(pc.match_like(table["sop_class_uid"], ANNOTATION_CLASSES[0]), False)
     for pattern in ANNOTATION_CLASSES[1:]:
@@ -127,7 +139,7 @@ def _holding(parts: Sequence[Path]) -> dict[str, list[str]]:
     """Return which parts hold rows of each kind: a query decodes every column of every row of a file that it reads."""
     found: dict[str, list[str]] = {IMAGES: [], ANNOTATIONS: [], LEFTOVERS: []}
     for part in parts:
-        masks = _masks(pq.ParquetFile(part).read(columns=["status", "sop_class_uid"], use_threads=False))
+        masks = kinds(pq.ParquetFile(part).read(columns=["status", "sop_class_uid"], use_threads=False))
         for which, mask in masks.items():
             if pc.any(mask).as_py():
                 found[which].append(str(part))
@@ -135,29 +147,62 @@ def _holding(parts: Sequence[Path]) -> dict[str, list[str]]:
 
 
 def _chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    held: list[pa.Table] = []
-    rows = 0
+    """Cut rows, which are in order, into chunks."""
+    cutter = Cutter()
     for batch in batches:
-        held.append(pa.Table.from_batches([batch]))
-        rows += batch.num_rows
-        while rows >= CHUNK_ROWS:
-            table = pa.concat_tables(held)
-            cut = _last_boundary(table)
-            if cut == 0:
-                break
-            yield table.slice(0, cut).combine_chunks()
-            held, rows = [table.slice(cut)], table.num_rows - cut
-    if rows:
-        yield pa.concat_tables(held).combine_chunks()
+        yield from cutter.add(pa.Table.from_batches([batch]))
+    yield from cutter.rest()
 
 
-def _last_boundary(table: pa.Table) -> int:
-    """Return the row where the last series of ``table`` starts; 0 when it holds a single series."""
-    names = table.column("series_uid").to_pylist()
-    row = len(names) - 1
-    while row > 0 and names[row] == names[row - 1] and names[row] is not None:
-        row -= 1
-    return row
+class Cutter:
+    """Cuts rows, which are in order, into chunks of whole series.
+
+    Where it cuts depends only on the series since the last cut. If some are added or removed, the chunks in front of
+    these stay as they are, and soon after them the same series begin a chunk again.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[pa.Table] = []
+        self._name: str | None = None
+        self.rows = 0
+        """Rows since the last cut."""
+
+    def add(self, table: pa.Table) -> Iterator[pa.Table]:
+        """Add rows and yield the chunks that are finished."""
+        names, done = table["series_uid"], 0
+        for start in self._starts(names):
+            if self.cuts(names[start].as_py(), self.rows + start - done):
+                self._hold(table.slice(done, start - done))
+                yield from self.rest()
+                done = start
+        self._hold(table.slice(done))
+
+    def rest(self) -> Iterator[pa.Table]:
+        """Cut here, and yield the rows since the last cut if there are any."""
+        if self.rows:
+            yield pa.concat_tables(self._held).combine_chunks()
+        self._held, self.rows = [], 0
+
+    @staticmethod
+    def cuts(name: str | None, rows: int) -> bool:
+        """Return whether a series begins a new chunk after so many rows since the last cut."""
+        least, most = CHUNK_ROWS
+        return rows >= most or (rows >= least and name is not None and zlib.crc32(name.encode()) % _MARKED == 0)
+
+    def _starts(self, names: pa.ChunkedArray) -> list[int]:
+        """Return where series begin. A row without one is a series of its own."""
+        if len(names) == 0:
+            return []
+        codes = names.combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy()
+        starts = np.flatnonzero((codes[1:] != codes[:-1]) | (codes[1:] < 0)) + 1
+        first = names[0].as_py()
+        return [*([0] if first is None or first != self._name else []), *starts.tolist()]
+
+    def _hold(self, table: pa.Table) -> None:
+        if table.num_rows:
+            self._held.append(table)
+            self.rows += table.num_rows
+            self._name = table["series_uid"][-1].as_py()
 
 
 def _written(batches: Iterable[pa.RecordBatch]) -> bytes:

@@ -16,7 +16,7 @@ from builder.persons import Persons
 from builder.plan import key_check
 from builder.planning.inputs import PlanInputs
 from builder.planning.inventory import INVENTORY, Gone, Inventory, Survey, keep_inventory
-from builder.planning.merge import ANNOTATIONS, LEFTOVERS
+from builder.planning.merge import ANNOTATIONS, LEFTOVERS, keep_chunk
 from builder.planning.people import find_persons
 from builder.planning.registry import facts_of, published, read_registry, studies_of
 from builder.split.registry import recognise
@@ -143,11 +143,12 @@ def _left(
                 instances[gone[person]] += number if uid is not None or form == FROM_TABLES else 0
         return pa.array([person not in gone for person in people], pa.bool_())
 
-    parts = tuple(replace(part, store=store.url) for part in survey.parts)
-    for number, (path, old, new) in enumerate(zip(inventory.chunks, survey.parts, parts, strict=True)):
+    parts = []
+    for number, old in enumerate(survey.parts):
         table, stacks = inventory.chunk(number), survey.stacks_of(number)
         rows = kept(table)
-        store.put(path, parquet_bytes(table.filter(rows)))
+        new = replace(old, store=store.url, chunk=keep_chunk(store, table.filter(rows)))
+        parts.append(new)
         store.put(new.stacks, parquet_bytes(stacks.filter(kept(stacks, count=False))))
         identities = read_parquet(inventory.store.read(old.identities))
         store.put(new.identities, parquet_bytes(identities.filter(kept(identities, count=False))))
@@ -159,10 +160,14 @@ def _left(
     counts = [Gone(name, files[name], instances[name]) for name in sorted(files)]
     now = {g.tombstone: _added(g, before.get(g.tombstone)) for g in counts}
     found = replace(
-        inventory, store=store, withdrawn=tuple({**before, **now}[name] for name in sorted({*before, *now}))
+        inventory,
+        store=store,
+        chunks=tuple(part.chunk for part in parts),
+        withdrawn=tuple({**before, **now}[name] for name in sorted({*before, *now})),
+        parts={},
     )
     keep_inventory(found)
-    return found, replace(survey, store=store, parts=parts)
+    return found, replace(survey, store=store, parts=tuple(parts))
 
 
 def _counted_by(table: pa.Table) -> tuple[list[str | None], list[str | None], list[int]]:

@@ -177,8 +177,9 @@ def plan_asked(asked: Asked, runner: Runner, progress: Progress, faults: Faults)
             progress.say(line)
     sealed = resolved.splits.sequester
     earlier = latest_inventory(private)
-    inventory = take_inventory(resolved.sources, private, runner=runner, progress=progress, faults=faults)
-    inventory = replace(inventory, earlier=earlier)
+    inventory = take_inventory(
+        resolved.sources, private, runner=runner, progress=progress, faults=faults, earlier=earlier
+    )
     survey = take_survey(
         inventory, resolved.sources, resolved.volumes, runner=runner, progress=progress, faults=faults,
         rules=[Rule(r.column, r.value, r.name, r.when) for r in resolved.cohort.series_rules],

@@ -112,7 +112,7 @@ def _check(found: pa.Table, row: Mapping[str, Any], spec: DatasetSpec) -> None:
     if len(set(uids)) != len(uids):
         raise CaseError(Reason.DUPLICATE_CONFLICT, "found several objects of a series under one SOP Instance UID")
     sources = [source.strictly() for source in spec.sources]
-    stacks, _ = survey(found, number=0, sources=sources, options=spec.volumes, faults=Faults("stop"))
+    stacks, _ = survey(found, sources=sources, options=spec.volumes, faults=Faults("stop"))
     if stacks.num_rows != 1:
         raise _unlike(f"{counted(stacks.num_rows, 'stack')} in the series, and the plan knows one volume")
     (stack,) = stacks.to_pylist()

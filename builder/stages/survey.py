@@ -22,7 +22,7 @@ from builder.stages.inner import Candidate, admitted, opened
 from builder.stages.stack_rows import STACKS, Holding, Origin, left_out_row, stack_row
 from builder.stages.stated_stacks import is_stated, stated_row
 from builder.stages.surveyed import Earlier, find_kept, series_of
-from builder.storage import open_store
+from builder.storage import Store, open_store
 
 MEMBERSHIP = pa.schema([pa.field("series", TEXT), pa.field("stack", pa.int32())])
 """Parallel to a chunk's rows: the stack of its series that each instance is in (-1: none, because it is no image).
@@ -42,12 +42,14 @@ IDENTITIES = pa.schema(
 
 @dataclass(frozen=True)
 class SurveyArgument:
-    """Which chunk to survey and with which options. All output goes below ``folder`` in one store."""
+    """Which chunk to survey and with which options. All output goes below ``folder`` in one store.
+
+    A chunk is named after what it holds, and what is found of it after the chunk.
+    """
 
     store: str
     chunk: str
     folder: str
-    number: int
     sources: tuple[AnySource, ...]
     options: VolumeOptions
     on_internal_error: OnInternalError = "exclude"
@@ -58,27 +60,31 @@ class SurveyArgument:
     @property
     def stacks(self) -> str:
         """Path of the stack rows."""
-        return f"{self.folder}/stacks-{self.number:05d}.parquet"
+        return f"{self.folder}/stacks-{self._name}.parquet"
 
     @property
     def identities(self) -> str:
         """Path of the chunk's distinct identities."""
-        return f"{self.folder}/identities-{self.number:05d}.parquet"
+        return f"{self.folder}/identities-{self._name}.parquet"
 
     @property
     def membership(self) -> str:
         """Path of the membership of the chunk's instances, which is written last."""
-        return f"{self.folder}/membership-{self.number:05d}.parquet"
+        return f"{self.folder}/membership-{self._name}.parquet"
 
     @property
     def earlier_chunk(self) -> Earlier:
         """What a later survey needs to know of this one."""
-        return Earlier(self.store, self.chunk, self.stacks, self.membership, self.unfinished)
+        return Earlier(self.store, self.chunk, self.stacks, self.identities, self.membership, self.unfinished)
 
     @property
     def unfinished(self) -> str:
         """Path of a mark which says that a series of the chunk met an internal error, so that it is surveyed again."""
-        return f"{self.folder}/internal-errors-{self.number:05d}"
+        return f"{self.folder}/internal-errors-{self._name}"
+
+    @property
+    def _name(self) -> str:
+        return self.chunk.rpartition("/")[2].removesuffix(".parquet")
 
 
 def survey_chunk(argument: SurveyArgument) -> tuple[InternalError, ...]:
@@ -86,10 +92,12 @@ def survey_chunk(argument: SurveyArgument) -> tuple[InternalError, ...]:
     store = open_store(argument.store, directory_mode=0o700)
     if store.exists(argument.membership) and not store.exists(argument.unfinished):
         return ()
+    if any(before.chunk == argument.chunk and _copied(before, argument, store) for before in argument.earlier):
+        return ()
     chunk = read_parquet(store.read(argument.chunk))
     errors: list[InternalError] = []
     stacks, membership = survey(
-        chunk, number=argument.number, sources=argument.sources, options=argument.options,
+        chunk, sources=argument.sources, options=argument.options,
         faults=Faults(argument.on_internal_error, errors.append), rules=argument.rules,
         earlier=argument.earlier,
     )  # fmt: skip
@@ -103,10 +111,20 @@ def survey_chunk(argument: SurveyArgument) -> tuple[InternalError, ...]:
     return tuple(errors)
 
 
+def _copied(before: Earlier, argument: SurveyArgument, store: Store) -> bool:
+    """Copy what an earlier survey found of the same chunk, and return whether it is there and finished."""
+    earlier = open_store(before.store, directory_mode=0o700)
+    if not earlier.exists(before.membership) or earlier.exists(before.unfinished):
+        return False
+    store.put(argument.stacks, earlier.read(before.stacks))
+    store.put(argument.identities, earlier.read(before.identities))
+    store.put(argument.membership, earlier.read(before.membership))
+    return True
+
+
 def survey(
     chunk: pa.Table,
     *,
-    number: int,
     sources: Sequence[AnySource],
     options: VolumeOptions,
     faults: Faults | None = None,
@@ -122,7 +140,8 @@ def survey(
     Returns
     -------
     tuple
-        A table with schema STACKS, and one with schema MEMBERSHIP that has a row for each row of ``chunk``.
+        A table with schema STACKS, in which the number of the chunk is not filled, and one with schema MEMBERSHIP that
+        has a row for each row of ``chunk``.
     """
     faults = faults or Faults()
     uids = chunk["series_uid"].to_pylist()
@@ -154,8 +173,6 @@ def survey(
     membership = pa.table([pa.array(names, TEXT), pa.array(numbers, pa.int32())], schema=MEMBERSHIP)
     made = _with_types(pa.Table.from_pylist(rows, schema=STACKS), rules)
     stacks = pa.concat_tables([kept.stacks, made]).take(pa.array(order, pa.int64()))
-    place = STACKS.get_field_index("chunk")
-    stacks = stacks.set_column(place, STACKS.field(place), pa.repeat(pa.scalar(number, pa.int32()), len(order)))
     return stacks.combine_chunks(), membership
 
 

@@ -19,6 +19,7 @@ class Earlier:
     store: str
     chunk: str
     stacks: str
+    identities: str
     membership: str
     unfinished: str
 
@@ -85,12 +86,12 @@ def _unchanged(now: pa.Table, before: pa.Table, pairs: Sequence[tuple[range, ran
     rows, earlier = (
         pa.array(np.concatenate([np.arange(r.start, r.stop) for r in side])) for side in zip(*pairs, strict=True)
     )
-    same = _equal_rows(now.take(rows), before.take(earlier))
+    same = equal_rows(now.take(rows), before.take(earlier))
     starts = np.cumsum([0, *(len(rows) for rows, _ in pairs[:-1])])
     return [pair for pair, equal in zip(pairs, np.logical_and.reduceat(same, starts).tolist(), strict=True) if equal]
 
 
-def _equal_rows(one: pa.Table, other: pa.Table) -> npt.NDArray[np.bool_]:
+def equal_rows(one: pa.Table, other: pa.Table) -> npt.NDArray[np.bool_]:
     """Return which rows of two tables are equal. Columns are compared whole, and cells only where these differ."""
     same = np.ones(one.num_rows, np.bool_)
     for name in one.column_names:

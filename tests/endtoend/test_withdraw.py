@@ -175,7 +175,7 @@ def names_of(dataset: Path, who: str) -> set[str]:
             found[row["person_key"] == who].update(v for c, v in row.items() if c.endswith("_key") and v)
     private = dataset.with_name("dataset.private")
     inventory = private / json.loads((private / "latest.json").read_text())["inventory"]
-    rows = pq.read_table(inventory / "images" / "00000.parquet").to_pylist()
+    rows = pq.read_table(inventory / "images").to_pylist()
     mine = {v for r in rows if r["patient_id"] == f"W{MERGING:03d}" for v in (r["sop_instance_uid"], r["series_uid"])}
     assert len(mine) == 9
     return found[True] - found[False] | mine | {f"W{MERGING:03d}"}

@@ -68,7 +68,7 @@ def test_sorted_in_memory_and_out_of_core(rows: list[dict[str, object]], cut: in
         with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
             patch.setattr(merge, "MEMORY_ROWS", most)
             patch.setattr(merge, "BATCH_ROWS", 7)
-            patch.setattr(merge, "CHUNK_ROWS", 10)
+            patch.setattr(merge, "CHUNK_ROWS", (5, 10))
             found.append(merged(parts, Path(folder)))
     assert found[0] == found[1]
 

@@ -123,7 +123,7 @@ def candidates_of(
 ) -> pa.Table:
     """Every series as the cohort's rules see it; ``annotations`` are objects that refer to them, one SEG by default."""
     ordered = instances(series).sort_by([("series_uid", "ascending"), ("sop_instance_uid", "ascending")])
-    stacks, _ = survey(ordered, number=0, sources=[Folder(url="/archive")], options=VolumeOptions())
+    stacks, _ = survey(ordered, sources=[Folder(url="/archive")], options=VolumeOptions())
     assert sorted(stacks["series_uid"].to_pylist()) == sorted(f"series.{name}" for name in series)
     seg = {"modality": "SEG", "referenced_series_uids": ["series.segmented"], "referenced_frame_of_reference_uids": []}
     objects = pa.Table.from_pylist([seg] if annotations is None else [*annotations], schema=INSTANCES)

@@ -1,5 +1,6 @@
 """A survey that takes unchanged series from an earlier one equals a survey of everything, byte for byte."""
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.imaging.stacks.options import VolumeOptions
-from builder.model.parquet import parquet_bytes, read_parquet
+from builder.model.parquet import read_parquet
 from builder.model.tables import INSTANCES
+from builder.planning.merge import keep_chunk
 from builder.sources import Folder
 from builder.stages import survey as stage
 from builder.stages.survey import SurveyArgument, survey_chunk
@@ -39,13 +41,11 @@ def chunk(archive: dict[str, tuple[int, str, bool]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=INSTANCES)
 
 
-def surveyed(folder: Path, table: pa.Table, *, number: int, earlier: SurveyArgument | None = None) -> SurveyArgument:
-    open_store(folder).put("chunk.parquet", parquet_bytes(table))
+def surveyed(folder: Path, table: pa.Table, *, earlier: SurveyArgument | None = None) -> SurveyArgument:
+    path = keep_chunk(open_store(folder), table)
     before = () if earlier is None else (earlier.earlier_chunk,)
     source = Folder(url="/archive", site="north")
-    argument = SurveyArgument(
-        str(folder), "chunk.parquet", "survey", number, (source,), VolumeOptions(), earlier=before
-    )
+    argument = SurveyArgument(str(folder), path, "survey", (source,), VolumeOptions(), earlier=before)
     assert survey_chunk(argument) == ()
     return argument
 
@@ -59,31 +59,38 @@ def contents(argument: SurveyArgument) -> list[bytes]:
 @given(before=ARCHIVES, now=ARCHIVES)
 def test_it_equals_one_from_nothing(before, now):
     with TemporaryDirectory() as folder:
-        first = surveyed(Path(folder, "before"), chunk(before), number=3)
-        grown = surveyed(Path(folder, "grown"), chunk(before | now), number=1, earlier=first)
-        anew = surveyed(Path(folder, "anew"), chunk(before | now), number=1)
+        first = surveyed(Path(folder, "before"), chunk(before))
+        grown = surveyed(Path(folder, "grown"), chunk(before | now), earlier=first)
+        anew = surveyed(Path(folder, "anew"), chunk(before | now))
         assert contents(grown) == contents(anew)
 
 
 def test_only_changed_series_are_surveyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     archive = {"1.2.1": (3, "A", False), "1.2.2": (4, "A", True)}
-    first = surveyed(tmp_path / "before", chunk(archive), number=0)
+    first = surveyed(tmp_path / "before", chunk(archive))
     names: list[str] = []
     work = stage._surveyed
     monkeypatch.setattr(stage, "_surveyed", lambda rows, name, *rest: names.append(name) or work(rows, name, *rest))
     changed = archive | {"1.2.2": (4, "B", True), "1.2.0": (2, "A", False)}
-    grown = surveyed(tmp_path / "grown", chunk(changed), number=0, earlier=first)
+    grown = surveyed(tmp_path / "grown", chunk(changed), earlier=first)
     assert names == ["1.2.0", "1.2.2"]
     stacks = read_parquet(open_store(grown.store).read(grown.stacks))
     assert stacks["series_uid"].to_pylist() == ["1.2.0", "1.2.1", "1.2.2", "1.2.2"]
 
 
+def test_the_same_chunk_is_not_opened(tmp_path: Path):
+    first = surveyed(tmp_path / "before", chunk({"1.2.1": (3, "A", False)}))
+    now = replace(first, store=str(tmp_path / "now"), earlier=(first.earlier_chunk,))
+    assert survey_chunk(now) == ()  # although there is none
+    assert contents(now) == contents(first)
+
+
 def test_a_survey_with_an_internal_error_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     archive = {"1.2.1": (3, "A", False)}
-    first = surveyed(tmp_path / "before", chunk(archive), number=0)
+    first = surveyed(tmp_path / "before", chunk(archive))
     open_store(first.store).put(first.unfinished, b"")
     names: list[str] = []
     work = stage._surveyed
     monkeypatch.setattr(stage, "_surveyed", lambda rows, name, *rest: names.append(name) or work(rows, name, *rest))
-    surveyed(tmp_path / "grown", chunk(archive), number=0, earlier=first)
+    surveyed(tmp_path / "grown", chunk(archive), earlier=first)
     assert names == ["1.2.1"]

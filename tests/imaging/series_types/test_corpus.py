@@ -33,7 +33,7 @@ def _stacks(folder: Path) -> Iterator[dict]:
     instances = index_partition(source, 0, entries)
     wanted = pc.and_(pc.equal(instances["status"], "instance"), pc.is_in(instances["modality"], pa.array(["CT", "MR"])))
     ordered = instances.filter(wanted).sort_by([("series_uid", "ascending"), ("sop_instance_uid", "ascending")])
-    yield from survey(ordered, number=0, sources=[source], options=VolumeOptions())[0].to_pylist()
+    yield from survey(ordered, sources=[source], options=VolumeOptions())[0].to_pylist()
 
 
 def _judged(stacks: list[dict], column: str) -> tuple[int, int, list[str]]:

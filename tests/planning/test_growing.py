@@ -1,0 +1,156 @@
+"""An inventory that goes on from an earlier one is the same, byte for byte, as one that is merged of all parts."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from builder.imaging.stacks.options import VolumeOptions
+from builder.planning import growing, inventory, merge
+from builder.planning.inventory import Inventory, take_inventory, take_survey
+from builder.run.progress import SilentProgress
+from builder.run.serial import SerialRunner
+from builder.sources import Folder
+from builder.stages import parts, survey
+from builder.stages.boundary import Faults
+from builder.storage import open_store
+from tests.endtoend.trees import tree
+from tests.planning.test_directories import media
+from tests.synthetic import ct_series
+
+Series = tuple[int, str, str, str]
+SERIES = st.tuples(
+    st.integers(1, 4),
+    st.sampled_from(["A", "B"]),
+    st.sampled_from(["a", "z"]),
+    st.sampled_from(["", "", "same", "other"]),
+)
+"""Slices, kernel, the folder of the files, and whether they are there twice, with the same bytes or other ones."""
+FILES = st.sets(st.sampled_from(["notes.txt", "mask.nii", "cd-2", "cd-3", "cd-3-without-one"]))
+ARCHIVES = st.tuples(st.dictionaries(st.integers(0, 12), SERIES, min_size=1), FILES)
+
+
+def write(archive: Path, series: dict[int, Series], files: set[str], kept: Path) -> None:
+    """Write an archive; what was written before, in this archive or another, comes back with its times."""
+    shutil.rmtree(archive, ignore_errors=True)
+    for number, (slices, kernel, folder, copies) in series.items():
+        shutil.copytree(made(kept, number, slices, kernel), archive / folder / f"{number}")
+        if copies:
+            other = "C" if copies == "other" else kernel
+            shutil.copytree(made(kept, number, slices, other), archive / "copies" / f"{number}")
+    for name in files:
+        place, kind, *_ = (kept / name, *name.split("-"))
+        if not place.exists() and kind == "cd":
+            media(place, int(name.split("-")[1]))
+            if name.endswith("without-one"):
+                min(p for p in place.rglob("*") if p.is_file() and p.name != "DICOMDIR").unlink()
+        elif not place.exists():
+            place.mkdir()
+            (place / name).write_bytes(name.encode())
+        shutil.copytree(place, archive / f"files-{name}")
+
+
+def made(kept: Path, number: int, slices: int, kernel: str) -> Path:
+    place = kept / f"{number}-{slices}-{kernel}"
+    if not place.exists():
+        attributes = {"ConvolutionKernel": kernel}
+        ct_series(
+            place, slices=slices, shape=(4, 4), patient_id=f"P{number}", series=f"{number}", attributes=attributes
+        )
+    return place
+
+
+def taken(archive: Path, private: Path, earlier: Inventory | None) -> tuple[Inventory, dict[str, str]]:
+    """An inventory with its survey, and the files of both without the receipt, which names parts in their order."""
+    sources, store = [Folder(url=str(archive))], open_store(private, directory_mode=0o700)
+    runner, progress, faults = SerialRunner(), SilentProgress(), Faults("stop")
+    found = take_inventory(sources, store, runner=runner, progress=progress, faults=faults, earlier=earlier)
+    take_survey(found, sources, VolumeOptions(), runner=runner, progress=progress, faults=faults)
+    files = tree(Path(found.store.url))
+    return found, {"receipt": repr((found.chunks, found.files, found.parts)), **files}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small() -> Iterator[None]:
+    """Few rows make a part of the index and a chunk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merge, "CHUNK_ROWS", (4, 12))
+        patch.setattr(parts, "PART_FILES", (2, 8))
+        yield
+
+
+SOME: dict[int, Series] = {number: (1 + number % 3, "A", "a", "") for number in range(10)}
+
+
+@settings(max_examples=12)
+@example(states=[(SOME, set()), (SOME | {11: (2, "A", "a", "")}, set())])
+@example(states=[(SOME, set()), ({**SOME, 3: (3, "A", "a", "")}, set()), ({**SOME, 3: (3, "B", "z", "")}, set())])
+@example(states=[(SOME, {"cd-3"}), (SOME, {"cd-3-without-one"}), (SOME, {"cd-2", "notes.txt"})])
+@example(states=[(SOME, set()), ({**SOME, 3: (1, "A", "a", "same")}, set()), ({**SOME, 3: (1, "A", "a", "")}, set())])
+@example(states=[(SOME, set()), ({**SOME, 3: (1, "A", "a", "other")}, set()), ({**SOME, 3: (1, "A", "z", "")}, set())])
+@given(states=st.lists(ARCHIVES, min_size=2, max_size=3))
+def test_it_holds_what_one_from_nothing_holds(states: list[tuple[dict[int, Series], set[str]]]) -> None:
+    with TemporaryDirectory() as folder:
+        kept, earlier = Path(folder, "kept"), None
+        kept.mkdir()
+        for number, (series, files) in enumerate(states):
+            write(Path(folder, "archive"), series, files, kept)
+            earlier, grown = taken(Path(folder, "archive"), Path(folder, "grown"), earlier)
+            _, anew = taken(Path(folder, "archive"), Path(folder, f"anew-{number}"), None)
+            assert grown == anew
+
+
+def test_what_did_not_change_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One series comes: all is not merged again, and chunks with other series are neither judged nor compared."""
+    series: dict[int, Series] = dict.fromkeys(range(40), (3, "A", "a", ""))
+    (tmp_path / "kept").mkdir()
+    write(tmp_path / "archive", series, set(), tmp_path / "kept")
+    before, _ = taken(tmp_path / "archive", tmp_path / "grown", None)
+    write(tmp_path / "archive", {**series, 50: (2, "A", "a", "")}, set(), tmp_path / "kept")
+
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("everything was merged")
+
+    judged: list[int] = []
+    judge = survey.survey
+
+    def see(chunk: Any, **options: Any) -> Any:
+        judged.append(chunk.num_rows)
+        return judge(chunk, **options)
+
+    monkeypatch.setattr(inventory, "_merge", never)
+    monkeypatch.setattr(survey, "survey", see)
+    after, _ = taken(tmp_path / "archive", tmp_path / "grown", before)
+    same = set(before.chunks) & set(after.chunks)
+    assert len(before.chunks) > 8
+    assert len(after.chunks) - len(same) == len(judged) <= 3
+
+
+@pytest.mark.parametrize("change", ["too many rows", "a part is gone", "a part has other rows"])
+def test_everything_is_merged_where_it_cannot_go_on(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kept").mkdir()
+    write(tmp_path / "archive", SOME, set(), tmp_path / "kept")
+    before, _ = taken(tmp_path / "archive", tmp_path / "grown", None)
+    write(tmp_path / "archive", {**SOME, 11: (4, "A", "a", ""), 1: (4, "B", "a", "")}, set(), tmp_path / "kept")
+    if change == "too many rows":
+        monkeypatch.setattr(growing, "MOST_ROWS", 3)
+    if change == "a part is gone":
+        for part in (tmp_path / "grown" / "index").glob("*.parquet"):
+            part.unlink()
+        for receipt in (tmp_path / "grown" / "index").glob("*.json"):
+            receipt.unlink()
+    if change == "a part has other rows":
+        before = Inventory(before.store, before.chunks, before.files, parts=dict.fromkeys(before.parts, "0"))
+    calls: list[object] = []
+    whole = inventory._merge
+    monkeypatch.setattr(inventory, "_merge", lambda *a, **k: calls.append(a) or whole(*a, **k))
+    _, grown = taken(tmp_path / "archive", tmp_path / "grown", before)
+    assert len(calls) == 1
+    assert grown == taken(tmp_path / "archive", tmp_path / "anew", None)[1]
