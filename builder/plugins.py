@@ -1,7 +1,8 @@
 """Plug-ins that other packages install, found by their entry points."""
 
 from collections.abc import Mapping
-from importlib.metadata import entry_points, packages_distributions, version
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
 from typing import Annotated, Any, Union
 
 from pydantic import Field
@@ -22,7 +23,7 @@ def with_installed(family: str, built_in: Mapping[str, type[Any]]) -> dict[str, 
         on what happens to be installed first.
     """
     table = dict(built_in)
-    for point in sorted(entry_points(group=f"builder.{family}"), key=lambda p: (p.name, p.value)):
+    for point in sorted(_installed()[family], key=lambda p: (p.name, p.value)):
         if point.name in table:
             raise SpecError(
                 f"plug-in {point.name!r} ({point.value}): the {family} already have this kind; uninstall the package "
@@ -35,6 +36,13 @@ def with_installed(family: str, built_in: Mapping[str, type[Any]]) -> dict[str, 
                 f"plug-in {point.name!r} ({point.value}): cannot be loaded ({error}); reinstall or remove its package"
             ) from error
     return table
+
+
+@cache
+def _installed() -> dict[str, tuple[EntryPoint, ...]]:
+    """Return the plug-ins of installed packages by family; all at once, for it takes 8 ms to look."""
+    found = entry_points()
+    return {family: tuple(found.select(group=f"builder.{family}")) for family in FAMILIES}
 
 
 def block_of(table: Mapping[str, type[Any]]) -> Any:

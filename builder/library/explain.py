@@ -28,9 +28,8 @@ from builder.sources import Folder
 from builder.sources.names import name_text
 from builder.spec import DatasetSpec
 from builder.stages.shard import SPEC
-from builder.storage import Store, open_store
+from builder.storage import Store, open_store, private_store
 
-PRIVATE_SUFFIX = ".private"
 PLANNED = "planned, not published"
 
 
@@ -81,7 +80,7 @@ def _accounts(url: str, name: str, environment: Mapping[str, str]) -> Iterator[_
     """Yield the last plan, unless it is the published one, and then the published version."""
     text = name_text(os.fsencode(name))  # a terminal may hand over bytes that are no UTF-8
     dataset = open_store(url)
-    private = open_store(dataset.url + PRIVATE_SUFFIX, directory_mode=0o700)
+    private = private_store(url)
     latest = read_latest(private)
     try:
         current = parse_current(dataset.read(CURRENT))

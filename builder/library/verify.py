@@ -14,6 +14,7 @@ from builder.errors import LayoutError, counted
 from builder.library.versions import split_name
 from builder.model.layout import (
     CURRENT,
+    HELD_BACK,
     INDEX,
     LEDGER,
     MANIFEST,
@@ -26,11 +27,10 @@ from builder.model.layout import (
     parse_manifest,
     parse_receipt,
     shard_path,
+    version_name,
     version_path,
 )
 from builder.model.parquet import read_parquet
-from builder.publishing.finish import version_name
-from builder.publishing.held_back import DOCUMENT as HELD_BACK
 from builder.publishing.ledger import Totals
 from builder.split.registry import faults as registry_faults
 from builder.storage import Store, open_store

@@ -12,13 +12,13 @@ Nothing written here differs between two runs on the same inputs: no clock, no h
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from builder.errors import LayoutError, Reason
-from builder.model.canonical import Json, canonical_json
+from builder.model.canonical import Json, canonical_json, fingerprint
 from builder.model.entries import Entries, json_object
 from builder.model.fields import FIELD_NAME, FieldLayout, parse_field
 
@@ -37,6 +37,7 @@ COHORT = "cohort.parquet"
 EXCLUSIONS = "exclusions.parquet"
 LEDGER = "ledger.parquet"
 LEAKS = "leaks.json"
+HELD_BACK = "held-back.json"
 SAMPLES = "samples.parquet"
 RECEIPT = "receipt.json"
 VIEWS = "views"
@@ -216,6 +217,11 @@ def check_names(index: pa.Table) -> None:
                 f"{INDEX}: found a sample_key twice, or two that differ in case only, expected keys that name other "
                 "files everywhere; the dataset was changed"
             )
+
+
+def version_name(manifest: Manifest) -> str:
+    """Return the name of a version: the fingerprint of its manifest, so that equal content gets the same name."""
+    return fingerprint(replace(manifest, version="").to_json())
 
 
 def write_current(version: str) -> bytes:

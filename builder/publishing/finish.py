@@ -8,7 +8,7 @@ import pyarrow as pa
 from builder.clinical import schema as clinical_schema
 from builder.deid.columns import crossing
 from builder.errors import LayoutError
-from builder.model.canonical import canonical_json, fingerprint
+from builder.model.canonical import canonical_json
 from builder.model.cleared import ClearedBytes
 from builder.model.fields import FieldLayout, merged_units
 from builder.model.layout import (
@@ -29,6 +29,7 @@ from builder.model.layout import (
     ShardEntry,
     shard_path,
     stored_object,
+    version_name,
     version_path,
     write_current,
 )
@@ -289,11 +290,6 @@ def _draft(plan: DatasetPlan, receipts: Mapping[str, Receipt], accounts: Account
         files=(),
         totals=totals,
     )
-
-
-def version_name(manifest: Manifest) -> str:
-    """Return the name of a version: the fingerprint of its manifest, so that equal content gets the same name."""
-    return fingerprint(replace(manifest, version="").to_json())
 
 
 @dataclass(frozen=True)

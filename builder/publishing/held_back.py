@@ -8,7 +8,16 @@ from typing import Any
 import pyarrow as pa
 
 from builder.model.canonical import Json, canonical_json, fingerprint
-from builder.model.layout import RECEIPT, SAMPLES, Receipt, ShardEntry, parse_receipt, shard_path, stored_object
+from builder.model.layout import (
+    HELD_BACK,
+    RECEIPT,
+    SAMPLES,
+    Receipt,
+    ShardEntry,
+    parse_receipt,
+    shard_path,
+    stored_object,
+)
 from builder.model.parquet import read_parquet
 from builder.model.samples import SAMPLE_COLUMNS
 from builder.pages import template_environment
@@ -22,8 +31,7 @@ from builder.storage import Store
 VERSION = 1
 """Raised when the same whole dataset would give different bytes."""
 
-DOCUMENT, PAGE = "held-back.json", "held-back.html"
-
+PAGE = "held-back.html"
 
 _OF_SAMPLES = {column.name for column in SAMPLE_COLUMNS}
 
@@ -112,4 +120,4 @@ def comparison(report: Mapping[str, Any], splits: Sequence[str], columns: Collec
         "levels": [row for row in balance.get("levels", ()) if row["column"] in columns],
     }
     page = template_environment(Path(__file__).parent).get_template("held_back.html.jinja").render(**document)
-    return {DOCUMENT: canonical_json(document), PAGE: page.encode()}
+    return {HELD_BACK: canonical_json(document), PAGE: page.encode()}

@@ -21,9 +21,8 @@ from builder.model.layout import CURRENT, MANIFEST, parse_current, parse_manifes
 from builder.model.parquet import read_parquet
 from builder.run.federation import documents_of, keep_made, leave_out_too, secret_of, write_private
 from builder.run.pipeline import PRINTS
-from builder.run.places import private_store
 from builder.stages.shard import prints_path
-from builder.storage import open_store
+from builder.storage import open_store, private_store
 
 FOUND = "{federation}-copies.csv"
 """File beside the ledger: each image that another site has as well."""

@@ -31,10 +31,9 @@ from builder.release.crosswalk import (
 )
 from builder.run.lease import FOLDER as LEASE
 from builder.run.lease import hold_lease
-from builder.run.places import private_store
 from builder.stages.planned import INDEX
 from builder.stages.shard import SPEC, read_file
-from builder.storage import Store, checkpoint
+from builder.storage import Store, checkpoint, private_store
 
 RELEASE = "release"
 """Folder of the private workspace for what belongs to a release."""

@@ -26,13 +26,12 @@ from builder.release.decisions import COLUMNS as DECIDED
 from builder.release.finish import MANIFEST as RELEASED
 from builder.run.crosswalk import RELEASE, keep_crosswalk, look_into, reference_of
 from builder.run.lease import FOLDER as LEASE
-from builder.run.places import private_store
 from builder.sources.contents import FOLDER as CONTENT
 from builder.sources.contents import empty
 from builder.sources.recordings import empty_recording, is_recording, recorded_at
 from builder.spec import DatasetSpec
 from builder.stages.shard import read_file
-from builder.storage import LocalStore, Store, checkpoint, open_beside, open_store, read_at
+from builder.storage import LocalStore, Store, checkpoint, open_beside, open_store, private_store, read_at
 
 OPTION = "--also"
 COMPARED = ("own", "person_key", "site")

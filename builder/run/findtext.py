@@ -33,7 +33,6 @@ from builder.run.journal import JournalProgress, keep_journal
 from builder.run.lease import hold_lease
 from builder.run.outcomes import internal_errors_line
 from builder.run.pipeline import ask, noted_in, opened, plan_asked
-from builder.run.places import private_store
 from builder.run.progress import SilentProgress
 from builder.run.release import check_folder
 from builder.sources.contents import FOLDER
@@ -41,7 +40,7 @@ from builder.spec import DatasetSpec
 from builder.stages.boundary import Faults, default_action
 from builder.stages.graph import Runner, Task
 from builder.stages.shard import SPEC
-from builder.storage import Store, open_store
+from builder.storage import Store, open_store, private_store
 
 
 @dataclass(frozen=True)

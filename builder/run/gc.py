@@ -8,11 +8,10 @@ from builder.errors import LayoutError, SpecError, counted
 from builder.library.absence import versions_of
 from builder.model.layout import CURRENT, MANIFEST, parse_current, parse_manifest, shard_path, version_path
 from builder.run.lease import hold_lease
-from builder.run.places import private_store
 from builder.run.progress import SilentProgress
 from builder.run.withdraw import go_on
 from builder.sources.contents import FOLDER, empty
-from builder.storage import SCRATCH_PREFIX, LocalStore, Store, checkpoint, open_store
+from builder.storage import SCRATCH_PREFIX, LocalStore, Store, checkpoint, open_store, private_store
 
 UNREFERENCED = ("keep", "delete")
 

@@ -16,9 +16,8 @@ from typing import Any, TypeVar
 from builder.errors import BuilderError, LayoutError
 from builder.protocols import Progress
 from builder.run.lease import is_gone
-from builder.run.places import private_store
 from builder.run.requeue import own_job, will_run_again
-from builder.storage import Store
+from builder.storage import Store, private_store
 
 FOLDER = "journal"
 CANCEL = "cancel"

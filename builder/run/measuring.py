@@ -9,13 +9,13 @@ from builder.plan import ShardSummary
 from builder.protocols import Progress
 from builder.run.clusters import load_cluster
 from builder.run.pipeline import opened
-from builder.run.places import private_store
 from builder.sources.contents import FOLDER
 from builder.stages.boundary import default_action
 from builder.stages.graph import Task
 from builder.stages.isolate import isolate_shard
 from builder.stages.measuring import Measures, measure_shard
 from builder.stages.shard import ShardArgument
+from builder.storage import private_store
 
 UNIT, LOW, HIGH = "unit", "clip_low", "clip_high"
 """Columns of the limits that ``clip_percent`` gives a case, and of their unit."""

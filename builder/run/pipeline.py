@@ -39,7 +39,7 @@ from builder.run.clusters import Profile, load_cluster
 from builder.run.journal import Journal, JournalProgress, keep_journal
 from builder.run.lease import hold_lease
 from builder.run.outcomes import Built, Planned, internal_errors_line
-from builder.run.places import check_places, private_store
+from builder.run.places import check_places
 from builder.run.progress import SilentProgress
 from builder.sources.contents import FOLDER
 from builder.sources.deferring import is_deferred
@@ -53,7 +53,7 @@ from builder.stages.copied import copy_shard
 from builder.stages.graph import Runner, Task
 from builder.stages.isolate import isolate_shard
 from builder.stages.shard import CASES, HEADERS, ShardArgument, build_shard
-from builder.storage import Store, open_store
+from builder.storage import Store, open_store, private_store
 
 PUBLISHED = "published.json"
 PRINTS = "prints"

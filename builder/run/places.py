@@ -8,15 +8,9 @@ from urllib.parse import urlsplit
 from builder.errors import ResourceError, SpecError
 from builder.sources import AnySource, Folder, RemoteFolder
 from builder.split.options import Sequester
-from builder.storage import LocalStore, Store, open_store
+from builder.storage import PRIVATE_SUFFIX, LocalStore, open_store, private_store
 
-PRIVATE_SUFFIX = ".private"
 READ_ONLY = ("http", "https")
-
-
-def private_store(dataset: str) -> Store:
-    """Return the private workspace of a dataset."""
-    return open_store(open_store(dataset).url + PRIVATE_SUFFIX, directory_mode=0o700)
 
 
 def check_places(sources: Sequence[AnySource], to: str, *, sealed: Sequester | None) -> None:

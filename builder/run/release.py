@@ -42,7 +42,6 @@ from builder.run.journal import JournalProgress, keep_journal
 from builder.run.lease import hold_lease
 from builder.run.outcomes import Planned, internal_errors_line
 from builder.run.pipeline import ask, noted_in, opened, plan_asked
-from builder.run.places import private_store
 from builder.run.progress import SilentProgress
 from builder.sources import AnySource
 from builder.sources.contents import FOLDER
@@ -51,7 +50,7 @@ from builder.spec.blocks import TextOptions
 from builder.stages.boundary import Faults, OnInternalError, default_action
 from builder.stages.graph import Runner, Task
 from builder.stages.shard import SPEC
-from builder.storage import Store, open_store
+from builder.storage import Store, open_store, private_store
 
 WITHHELD_WORDS = "withheld-words.txt"
 """Private list of the words that were taken out of typed labels."""

@@ -18,9 +18,10 @@ from builder.run.clusters import Cluster, load_cluster
 from builder.run.clusters.jobs import Jobs
 from builder.run.clusters.kubernetes import Kubernetes, render_job
 from builder.run.journal import last_run
-from builder.run.places import check_places, private_store
+from builder.run.places import check_places
 from builder.run.requeue import lead, script, will_run_again
 from builder.specfile import fill_parameters, load_spec
+from builder.storage import private_store
 
 FOLDER = "submissions"
 DRIVER_MEMORY_MIB = 4096

@@ -29,7 +29,6 @@ from builder.run.elsewhere import clear_places, find_places, search_places, take
 from builder.run.journal import JournalProgress, keep_journal
 from builder.run.lease import Lease, hold_lease
 from builder.run.pipeline import build_open, noted_in, opened, plan_from
-from builder.run.places import private_store
 from builder.run.progress import SilentProgress
 from builder.run.purge import certify_absence, collect_needles, purge, purge_private, seen_by
 from builder.run.withdrawals import FOLDER, Gone, Intention, Policy, kept_intentions
@@ -41,7 +40,7 @@ from builder.stages.copied import SHARDS
 from builder.stages.graph import Runner
 from builder.stages.planned import load_plan
 from builder.stages.shard import SPEC, read_file
-from builder.storage import Store, checkpoint, open_store
+from builder.storage import Store, checkpoint, open_store, private_store
 
 
 def withdraw(

@@ -17,6 +17,7 @@ from builder.storage.temporary import temporary_folder
 
 __all__ = [
     "CRASH_VARIABLE",
+    "PRIVATE_SUFFIX",
     "SCRATCH_PREFIX",
     "STOP_VARIABLE",
     "LocalStore",
@@ -26,9 +27,13 @@ __all__ = [
     "checkpoint",
     "open_beside",
     "open_store",
+    "private_store",
     "read_at",
     "temporary_folder",
 ]
+
+PRIVATE_SUFFIX = ".private"
+"""What the name of a dataset's private workspace has beyond that of the dataset."""
 
 _OBJECT_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "memory", "http", "https")
 
@@ -58,6 +63,11 @@ def open_store(url: str | Path, *, directory_mode: int = 0o777) -> Store:
     if scheme != "memory" and not urlsplit(text).netloc:
         raise SpecError(f"found {text!r}, which names no bucket or host, expected such as {scheme}://NAME/FOLDER")
     return ObjectStore(text.rstrip("/"))
+
+
+def private_store(dataset: str) -> Store:
+    """Return the private workspace of a dataset."""
+    return open_store(open_store(dataset).url + PRIVATE_SUFFIX, directory_mode=0o700)
 
 
 def _local_path(text: str) -> Path:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from builder.errors import ResourceError, SpecError
-from builder.run.places import _overlap, check_places, private_store
+from builder.run.places import _overlap, check_places
 from builder.spec import DatasetSpec
+from builder.storage import private_store
 
 
 def check(options: DatasetSpec, to: str) -> None:

@@ -14,8 +14,8 @@ import pytest
 from builder.run import journal, requeue, submit
 from builder.run.journal import keep_journal, read_status
 from builder.run.lease import hold_lease
-from builder.run.places import private_store
 from builder.run.requeue import lead, script, will_run_again
+from builder.storage import private_store
 
 
 def pretend(folder: Path, monkeypatch: pytest.MonkeyPatch, **programs: str) -> None:
