@@ -39,9 +39,14 @@ def facts_of(rows: Iterable[Seen], keys: Mapping[Identity, str]) -> dict[str, Fa
         for value, found in ((row.birth, births), (row.sex, sexes)):
             if value:
                 found.setdefault(keys[row.who], set()).add(value)
+    equal: dict[frozenset[str], frozenset[str]] = {}
+
+    def shared(values: Iterable[str]) -> frozenset[str]:  # a set takes 216 bytes, and most are like others
+        found = frozenset(values)
+        return equal.setdefault(found, found)
+
     return {
-        person: Facts(frozenset(births.get(person, ())), frozenset(sexes.get(person, ())))
-        for person in {*births, *sexes}
+        person: Facts(shared(births.get(person, ())), shared(sexes.get(person, ()))) for person in {*births, *sexes}
     }
 
 

@@ -119,13 +119,12 @@ def _places(membership: pa.Table, parts: Sequence[tuple[int, str, tuple[int, ...
     ranges = pairwise([*starts.tolist(), membership.num_rows])
     for series, stack, (start, end) in zip(*(c.to_pylist() for c in names.columns), ranges, strict=True):
         held.setdefault((series, stack), []).append(np.arange(start, end))
-    owners, places = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for part, series, holders in parts:
-        own = [rows for holder in holders for rows in held.get((series, holder), ())]
-        if own:
-            places.append(np.sort(np.concatenate(own)))
-            owners.append(np.full(len(places[-1]), part))
-    return np.concatenate(owners), np.concatenate(places)
+    found = [(part, [rows for holder in own for rows in held.get((series, holder), ())]) for part, series, own in parts]
+    # in the order of the chunk, so that no row has to be moved where all of them are wanted
+    wanted = sorted(((np.sort(np.concatenate(rows)), part) for part, rows in found if rows), key=lambda own: own[0][0])
+    none = np.zeros(0, np.int64)
+    places = np.concatenate([none, *(rows for rows, _ in wanted)])
+    return np.concatenate([none, *(np.full(len(rows), part) for rows, part in wanted)]), places
 
 
 def write_run(

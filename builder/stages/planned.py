@@ -7,7 +7,7 @@ import base64
 import json
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from math import isqrt
 from typing import Any, Final
 
@@ -63,10 +63,15 @@ def _facts(plan: ShardPlan) -> dict[str, Any]:
     return {
         "fingerprint": plan.fingerprint,
         "bucket": plan.bucket,
-        "cases": [asdict(case) for case in plan.cases],
+        "cases": [{**_fields(case), "partners": list(map(_fields, case.partners))} for case in plan.cases],
         "faces": {digest: base64.b64encode(data).decode() for digest, data in plan.faces.items()},
         "rows": plan.objects.num_rows,
     }
+
+
+def _fields(of: CasePlan | ImagePlan) -> dict[str, Any]:
+    """Return what ``asdict`` does, which would copy every value."""
+    return {one.name: getattr(of, one.name) for one in fields(of)}
 
 
 def read_pack(store: Store, number: int) -> Iterator[ShardPlan]:
