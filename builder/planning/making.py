@@ -82,6 +82,7 @@ def make_plan(inputs: PlanInputs, runner: Runner) -> DatasetPlan:
     origins = gather_origins(spec, stated, cohort, links, annotations.table, key=key)
     makers = cohort.column("manufacturer")
     cohort, anonymity = _protected(spec, cohort, roster, gate, births=clinical.births)
+    del gate, roster  # they hold what was judged of every text
     prove_usage(spec, origins)
     together = [g for found in shared_keys(cohort) for g in found.groups] if spec.leaks.on_match == "merge" else ()
     splits = deal(spec, cohort, persons, together=together, registry=registry)

@@ -42,7 +42,7 @@ def table(objects: list[tuple[str, int, str | None, list[float] | None, int | No
 
 @settings(max_examples=40, deadline=None)
 @given(chunks=st.lists(OBJECTS, min_size=1, max_size=3), labels=st.integers(0, 2), swap=st.booleans())
-def test_a_plan_holds_the_rows_of_its_objects(chunks: list[list[tuple]], labels: int, swap: bool) -> None:  # type: ignore[type-arg]
+def test_a_plan_holds_the_rows_of_its_objects(chunks: list[list[tuple]], labels: int, swap: bool) -> None:
     with TemporaryDirectory() as folder:
         store = open_store(Path(folder))
         expected: list[tuple[str, int, list[dict[str, object]]]] = []  # role and chunk of each part, and its rows
