@@ -21,6 +21,9 @@ from builder.storage import Store
 RUN_ROWS: Final = 100_000
 """About how many rows a task sorts into a run: some hundred MB in memory."""
 
+PART_ROWS: Final = 20
+"""So many rows more each part counts for then, because of what its objects share."""
+
 GROUP_ROWS: Final = 100_000
 GROUP_CASES: Final = 2_048
 """From about so many rows or so many cases on, a task that writes plans of shards takes no more."""
@@ -48,8 +51,9 @@ class Parts:
     groups
         Cases whose shards are written together.
     images
-        Maps each chunk of the inventory to the numbers and places of the images in it, and to about how many rows they
-        have.
+        Maps each chunk of the inventory to the numbers and places of the images in it.
+    rows
+        Maps each chunk to about how many rows they count for in a run.
     labels
         Numbers of the labels, and their rows in the annotations.
     """
@@ -67,7 +71,7 @@ class Parts:
         for name, place in chosen.places.items():
             slices = chosen.stacks[name].slices
             self.images.setdefault(place.chunk, []).append((number, place))
-            self.rows[place.chunk] = self.rows.get(place.chunk, 0) + slices
+            self.rows[place.chunk] = self.rows.get(place.chunk, 0) + slices + PART_ROWS
             number, rows = number + 1, rows + slices
         self.labels.extend((number + n, link.annotation) for n, link in enumerate(links))
         self.roles.append((*map(image_role, chosen.places), *(link.label for link in links)))
