@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from read import find_volumes, make_volume
 from scipy import ndimage
 
+from builder.model.zarr_format import CHECKSUM_BYTES
 from builder.shards import CODECS
+from builder.shards.streams import encode_chunk
 
 EDGE = 64
-SHUFFLES = {"shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}
 
 
 def main() -> None:
@@ -66,11 +67,9 @@ def measure(
     arrays: list[NDArray[np.generic]], name: str, whole: int, rounds: int, *, unpack: bool
 ) -> tuple[float, float, float]:
     """Ratio, and GB a second of encoding and decoding."""
-    codec = CODECS[name]
-    shuffle = SHUFFLES[codec.shuffle]
 
     def encode() -> list[bytes]:
-        return [blosc.compress(a, codec.compressor.encode(), codec.level, shuffle, 0) for a in arrays]
+        return [encode_chunk(a, CODECS[name])[:-CHECKSUM_BYTES] for a in arrays]
 
     stored = encode()
     out = np.empty_like(arrays[0])

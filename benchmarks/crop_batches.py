@@ -2,8 +2,8 @@
 
     python benchmarks/crop_batches.py [--images FOLDER] [--edges 64,96,128] [--rounds 7]
 
-The volume and the files are those of ``crops.py``, preset ``crops``. ``dataset.batches`` draws the places, checks and
-decodes four crops into one buffer with its table of rows; mlarray gives the same crops one by one, copied into a
+The volume and the files are those of ``crops.py``, preset ``training``. ``dataset.batches`` draws the places, checks
+and decodes four crops into one buffer with its table of rows; mlarray gives the same crops one by one, copied into a
 buffer of four. The floor decompresses, from memory, the chunks that the same crops touch, and neither checks nor copies
 them. Every contestant runs once a round, by the processor time of one thread and by the clock; ratios are medians over
 rounds of the ratio to mlarray in the same round. Checksums are compared at the first touch, before the clock starts.
@@ -48,9 +48,9 @@ def main() -> int:
 def ways(folder: Path, volume: Array, edge: int) -> dict[str, Callable[[], int]]:
     """Return what reads one epoch of crops, by its name."""
     shape = (edge, edge, edge)
-    chunk = shard_chunk(Whole(crop=shape), "crops")
+    chunk = shard_chunk(Whole(crop=shape), "training")
     assert chunk is not None
-    opened = open_dataset(write_dataset(folder / "set", [[volume]], chunk=chunk, codec=CODECS["crops"]))
+    opened = open_dataset(write_dataset(folder / "set", [[volume]], chunk=chunk, codec=CODECS["training"]))
     dataset = replace(opened, rows=np.zeros(max(20, 60_000_000 // edge**3) // BATCH * BATCH, np.int64))
     starts: list[Start] = []
     for batch in dataset.batches(BATCH, crop=shape, threads=0):

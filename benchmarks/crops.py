@@ -1,4 +1,4 @@
-"""Random crops of a whole volume: the preset ``crops`` against mlarray and tensorstore, on the same voxels, in one run.
+"""Random crops of a whole volume: the preset ``training`` against mlarray and tensorstore, in one run.
 
     python benchmarks/crops.py [--images FOLDER] [--edges 64,96,128] [--rounds 7]
 
@@ -90,7 +90,7 @@ def contestants(folder: Path, volume: Array, edge: int) -> tuple[dict[str, Reade
     """Return a reader of crops for each contestant, and the size of what it reads in 10^6 bytes."""
     readers: dict[str, Reader] = {}
     megabytes: dict[str, float] = {}
-    for preset in ("crops", "fast"):
+    for preset in ("training", "crops", "fast"):
         chunk = shard_chunk(Whole(crop=(edge, edge, edge)), preset)
         began = time.process_time()
         root = write_dataset(folder / f"{preset}-{edge}", [[volume]], chunk=chunk, codec=CODECS[preset])
@@ -101,7 +101,7 @@ def contestants(folder: Path, volume: Array, edge: int) -> tuple[dict[str, Reade
         place = root / shard_path(dataset.manifest.shards[0].fingerprint, "image/0")
         readers[label] = partial(ours, dataset, edge)
         megabytes[label] = size(place)
-        if preset == "crops":
+        if preset == "training":
             readers["tensorstore, the same file"] = partial(by_tensorstore, opened(place), edge)
     for patch, threads in itertools.product(("default", edge), (1, 2)):
         made = by_mlarray(folder, volume, edge, patch, threads)

@@ -26,7 +26,7 @@ from builder.model.geometry import Geometry, corner_voxels
 from builder.model.keyed import Key
 from builder.patches import (
     CHUNK_COST,
-    CHUNK_COST_OF_CROPS,
+    CHUNK_COSTS,
     Grid,
     Patches,
     Whole,
@@ -215,7 +215,7 @@ def test_other_annotations_move_into_the_sample() -> None:
         assert sample.ragged["texts"] == ["none"]
 
 
-@pytest.mark.parametrize(("codec", "beside"), [("fast", CHUNK_COST), ("crops", CHUNK_COST_OF_CROPS)])
+@pytest.mark.parametrize(("codec", "beside"), [("fast", CHUNK_COST), *CHUNK_COSTS.items()])
 @pytest.mark.parametrize("crop", [(96, 96, 96), (16, 128, 128), (1, 256, 256), (24, 24, 24), (9, 40, 33)])
 def test_chunks_are_chosen_for_the_crops(crop: tuple[int, int, int], codec: str, beside: int) -> None:
     """Against the voxels really decoded for crops at every place of a chunk's period, axis by axis."""

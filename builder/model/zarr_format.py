@@ -27,6 +27,8 @@ class Codec:
     compressor: str
     level: int
     shuffle: str
+    by_plane: bool = False
+    """Whether each plane of bytes is compressed only where that saves much (``builder.shards.planes``)."""
 
 
 def array_document(

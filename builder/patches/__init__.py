@@ -3,7 +3,7 @@
 from builder.patches.cutting import Estimate, FieldFacts, cut, describe_fields, estimate, held_by, pad_value
 from builder.patches.options import (
     CHUNK_COST,
-    CHUNK_COST_OF_CROPS,
+    CHUNK_COSTS,
     PICTURE_KINDS,
     AnySamples,
     Grid,
@@ -17,7 +17,7 @@ from builder.patches.options import (
 
 __all__ = [
     "CHUNK_COST",
-    "CHUNK_COST_OF_CROPS",
+    "CHUNK_COSTS",
     "PICTURE_KINDS",
     "AnySamples",
     "Estimate",

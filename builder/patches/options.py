@@ -17,9 +17,9 @@ Fields: TypeAlias = Mapping[FieldName, tuple[str, ...]]
 DEFAULT_CHUNK: Three = (32, 32, 32)
 CHUNK_EXTENTS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
 CHUNK_COST = 20_000
-"""Voxels that a chunk is worth beside its decoding, with other codecs than ``crops``. A change moves stored bytes."""
-CHUNK_COST_OF_CROPS = 4_000
-"""The same for the codec ``crops`` (int16), whose chunks are meant for the compiled loop over them."""
+"""Voxels that a chunk is worth beside its decoding. A change moves stored bytes."""
+CHUNK_COSTS: Mapping[str, int] = {"crops": 4_000, "training": 3_000}
+"""The same for the codecs (of int16) whose chunks are meant for the compiled loop over them."""
 
 
 class Patches(BaseModel):
@@ -116,7 +116,7 @@ def shard_chunk(options: AnySamples, codec: str) -> Three | None:
         return options.chunk
     if options.crop is None:
         return DEFAULT_CHUNK
-    return choose_chunk(options.crop, chunk_cost=CHUNK_COST_OF_CROPS if codec == "crops" else CHUNK_COST)
+    return choose_chunk(options.crop, chunk_cost=CHUNK_COSTS.get(codec, CHUNK_COST))
 
 
 def choose_chunk(crop: Three, *, chunk_cost: int = CHUNK_COST) -> Three:

@@ -17,12 +17,13 @@ CODECS: Mapping[str, Codec] = {
     "small": Codec("zstd", 1, "shuffle"),
     "archive": Codec("zstd", 7, "bitshuffle"),
     "crops": Codec("lz4hc", 9, "shuffle"),
+    "training": Codec("lz4hc", 6, "shuffle", by_plane=True),
 }
 """``benchmarks/codecs.py`` measures these presets. Masks are stored as bytes under Blosc. Packing them to bits first
 would make them a third as large and almost twice as fast to decode, but masks are only about a tenth of the stored
 bytes of a sample, and no Zarr library could read them (zarr-python 3.1 and tensorstore have no such codec)."""
 
-CodecName = Literal["fast", "small", "archive", "crops"]
+CodecName = Literal["fast", "small", "archive", "crops", "training"]
 MOST_OFFSET = 2.0**20
 """Largest offset, in factors. With a larger one, a float32 value would not convert back to its stored number."""
 PACKED = ("int8", "uint8", "int16", "uint16")

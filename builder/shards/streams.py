@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from builder.model.case import Slabs
 from builder.model.zarr_format import Codec, checksum, encode_index
+from builder.shards.planes import encode_planes
 
 # With two or more threads Blosc divides a buffer depending on timing, so its bytes would differ from run to run
 blosc.use_threads = False
@@ -181,7 +182,11 @@ class Stream:
 def encode_chunk(array: NDArray[Any], codec: Codec) -> bytes:
     """Encode an inner chunk: compressed, followed by its crc32c."""
     shuffle = {"shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}[codec.shuffle]
-    data: bytes = blosc.compress(array, codec.compressor.encode(), codec.level, shuffle, 0)
+    data: bytes
+    if codec.by_plane:
+        data = encode_planes(array, codec.level)
+    else:
+        data = blosc.compress(array, codec.compressor.encode(), codec.level, shuffle, 0)
     return data + checksum(data)
 
 

@@ -92,8 +92,9 @@ class ShardOptions(BaseModel):
     cases: Annotated[int, Field(ge=1, le=4096)] = 32
     """Largest number of cases in one shard."""
     codec: CodecName = "fast"
-    """Compression: ``fast`` to read, ``small``, ``archive`` (smallest, and slow to write), or ``crops``, from
-    which random crops of whole volumes are read fastest, and which takes eight times as long to write as ``fast``."""
+    """Compression: ``fast`` to write and read, ``small``, ``archive`` (smallest, and slow to write), or ``training``,
+    from which random crops of whole volumes are read fastest, and which takes ten times as long to write as ``fast`` or
+    more. ``crops`` is an earlier form of ``training``, for datasets that have it."""
     fields: Mapping[str, FieldStorage] = Field(default_factory=dict)
     """How single fields are stored: ``image``, or a mask by its label's name."""
 

@@ -41,6 +41,7 @@ def make_sample(number: int, *, scale: float = 1.0) -> ClearedSample:
         ("small", "2a520f3e5b4f0a28"),
         ("archive", "c5496b75b79ead86"),
         ("crops", "8748ae82162b11e3"),
+        ("training", "8748ae82162b11e3"),
     ],
 )
 def test_a_preset_stores_the_same_bytes_in_every_release(preset: str, digest: str) -> None:
