@@ -14,6 +14,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def main() -> None:
 
 
 def preload() -> None:
-    """Import what a build imports, and compile the templates of its pages; nothing here starts a thread."""
+    """Import what a build imports, and do what each process does once; nothing here starts a thread."""
     import distributed.cli.dask_scheduler
     import distributed.cli.dask_worker  # noqa: F401
 
@@ -50,6 +51,38 @@ def preload() -> None:
 
     builder.report.html.page_template()
     builder.catalog.page.page_template()
+    preload_catalog()
+    preload_headers()
+
+
+def preload_catalog() -> None:
+    """Read the questions of the catalog's records, and compile the answers to them."""
+    from builder.catalog import answers
+
+    folder = Path(answers.__file__).parent
+    for path in sorted(folder.rglob("*.yaml")):
+        for text in texts(answers.questions(path.relative_to(folder).as_posix())):
+            answers._compiled(text)
+
+
+def texts(value: Any) -> Iterator[str]:
+    """The templates in a document."""
+    if isinstance(value, str):
+        yield from [value] if "{" in value else []
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from texts(inner)
+
+
+def preload_headers() -> None:
+    """Load the kernel that reads headers, and compile the rules that say what a series is."""
+    from builder.headers.walker import walk
+    from builder.imaging import series_types
+
+    walk([bytes(128) + b"DICM"], [132])
+    for steps in series_types.shipped().steps.values():
+        for rule in (rule for step in steps for rule in step.rules):
+            series_types.compiled(rule.when)
 
 
 def warm(argv: list[str], log: str) -> int:
