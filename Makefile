@@ -11,7 +11,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 # Where Python is told to keep no bytecode, each of the thousand processes of the tests would compile its libraries anew: 4 s.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup servers demo test check wheels faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers test-radiomics withdrawals federation flower patients test-reader docs docs-all mutants bench-all bench-diff contours canaries deid-score release-score releases text-score text-released faces-score release-taken clean
+.PHONY: setup servers demo test check lint types wheels faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers test-radiomics withdrawals federation flower patients test-reader docs docs-all mutants bench-all bench-diff contours canaries deid-score release-score releases text-score text-released faces-score release-taken clean
 
 setup: $(STAMP)
 
@@ -45,15 +45,20 @@ $(DEMO)/key:
 	mkdir -p $(DEMO)
 	umask 077 && $(PYTHON) -c 'import secrets; print(secrets.token_hex(32))' > $@
 
-check: setup
+check: lint types
+
+lint: setup
 	$(BIN)/ruff check builder tests benchmarks docs/site examples
 	$(BIN)/ruff format --check --quiet builder tests benchmarks docs/site examples
-	$(BIN)/mypy builder tests
 	$(BIN)/lint-imports
 
-test: setup check
+types: setup
+	$(BIN)/mypy builder tests
+
+# Types are checked beside the faults: mypy has one process, and tests of faults wait much of their time.
+test: setup lint
+	$(MAKE) --jobs 2 types faults
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --durations 15 --ignore tests/faults
-	$(MAKE) faults
 
 # Every fault as often as CI tries it, with the table of counts. PARTS tests run at once: much of the time is waiting.
 PARTS ?= 4
