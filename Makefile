@@ -61,7 +61,7 @@ test: setup lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --durations 15 --ignore tests/faults
 
 # Every fault as often as CI tries it, with the table of counts. PARTS tests run at once: much of the time is waiting.
-PARTS ?= 4
+PARTS ?= 6
 KEPT := -o tmp_path_retention_policy=failed
 faults: setup
 	BUILDER_FAULTS=ci $(BIN)/python -m pytest --numprocesses $(PARTS) --dist worksteal --durations 15 $(KEPT) tests/faults
