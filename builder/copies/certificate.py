@@ -70,7 +70,7 @@ def method() -> dict[str, Json]:
             "planes": EDGE, "views": len(screening.VIEWS), "views_of_many": len(screening.MANY_VIEWS),
             "flips": len(screening.FLIPS), "threshold": screening.SCREEN_THRESHOLD, "promising": screening.PROMISING,
             "promising_in_all": screening.PAIRS, "listed_from": lists.LISTED, "lists_compared": lists.PROBED,
-            "promising_listed": screening.PROMISING_LISTED, "neighbours": NEIGHBOURS, "starts": screening.STARTS,
+            "neighbours": NEIGHBOURS, "starts": screening.STARTS,
         },
         "fit": {
             "edge": fitting.CONFIRM, "given_up_below": fitting.HOPELESS, "doubtful_below": fitting.DOUBTFUL,

@@ -40,11 +40,8 @@ SCREEN_THRESHOLD = 0.42
 STARTS = 2
 """Flips tried for each pair that is fitted."""
 
-PROMISING, PAIRS = 64, 2**18
+PROMISING, PAIRS = 192, 2**18
 """Of how many volumes a volume may be a crop, at least, and of how many all may be together: the nearest by spectra."""
-
-PROMISING_LISTED = 192
-"""The same where spectra lie in lists."""
 
 BLOCK, ROWS = 512, 16
 """How many volumes are compared with one volume, and with so many, at a time, which bounds memory."""
@@ -118,7 +115,7 @@ def candidates(prints: Sequence[Print], neighbours: int) -> NDArray[Any]:
 
 def most_owners(volumes: int) -> int:
     """Return of how many others each of so many volumes is examined as a crop: of all if there are few."""
-    return PROMISING_LISTED if volumes >= index.LISTED else max(PROMISING, PAIRS // max(volumes, 1))
+    return max(PROMISING, PAIRS // max(volumes, 1))
 
 
 def few(volumes: int) -> bool:

@@ -79,7 +79,6 @@ def test_lists_of_spectra_are_the_same_in_tasks_and_all_of_them_are_the_full_cho
     full = find_matches(taken)
     monkeypatch.setattr(lists, "LISTED", 10)
     monkeypatch.setattr(lists, "PROBED", probed)
-    monkeypatch.setattr(screening, "PROMISING_LISTED", 4)
     expected = find_matches(taken)
     assert set(expected) <= set(full)
     assert probed == 1 or expected == full

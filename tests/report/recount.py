@@ -870,8 +870,8 @@ def _pixels(book: Book, entry: Any, prints: pd.DataFrame, home: dict[str, str]) 
     crops, turned, flips = 8**3, 5, 2**3
     book.all(entry["method"]["hash"], {"planes": 8, "views": crops + turned, "views_of_many": 6**3 + turned,
                                        "flips": flips, "threshold": 0.42,
-                                       "promising": 64, "promising_in_all": 2**18, "neighbours": 4,
-                                       "listed_from": 16384, "lists_compared": 64, "promising_listed": 192,
+                                       "promising": 192, "promising_in_all": 2**18, "neighbours": 4,
+                                       "listed_from": 16384, "lists_compared": 64,
                                        "starts": 2})  # fmt: skip
     book.all(entry["method"]["fit"], {"edge": 16, "given_up_below": 0.65, "doubtful_below": 0.8,
                                       "seen_alike_from": 0.94, "given_up_below_in_ranks": 0.72,
