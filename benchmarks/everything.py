@@ -33,6 +33,7 @@ RUNS: Final[Mapping[str, Sequence[str]]] = {
     "memory": ["memory.py"],
     "split": ["split.py"],
     "read": ["read.py"],
+    "read, S3": ["read_store.py", "--weed", str(Path(sys.executable).with_name("weed"))],
     "crops": ["crops.py"],
     "crop batches": ["crop_batches.py"],
     "codecs": ["codecs.py"],
@@ -46,6 +47,7 @@ RUNS: Final[Mapping[str, Sequence[str]]] = {
     "leaks": ["leaks.py", "--volumes", "400", "--grown", "66", "--cluster", "local"],
     "scale": ["scale.py", "--tasks", "10000", "--shards", "2000"],
     "million": ["million.py"],
+    "plans": ["plans.py", "--series", "1000", "--grow", "1"],
 }
 """Arguments of each run. Those of a script that compares with peers grow by the Python that holds them."""
 

@@ -1,6 +1,6 @@
 """Plans of many series: seconds and peak memory of each step, and of planning again after the archive grew.
 
-    python benchmarks/plans.py FOLDER --series 2000 8000 20000 [--grow 1] [--profile]
+    python benchmarks/plans.py [FOLDER] --series 2000 8000 20000 [--grow 1] [--profile]
 
 Copies real CT headers (``archive.sample_slices``) with slices of 16 x 16 under other UIDs and patients, one folder a
 series, and plans them with one case a shard. ``--grow 1`` adds a percent, plans again beside what is there and from
@@ -19,12 +19,14 @@ import pstats
 import re
 import resource
 import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from archive import sample_slices  # benchmarks/archive.py, beside this file
+from figures import figure
 
 from builder.run.pipeline import plan
 
@@ -46,27 +48,43 @@ shards: {{cases: {cases}}}
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", help="where archives and plans lie; a temporary one otherwise")
     parser.add_argument("--series", type=int, nargs="+", default=[2000, 8000])
     parser.add_argument("--cases", type=int, default=1, help="cases a shard")
     parser.add_argument("--grow", type=float, default=0, help="percent of series that come later")
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     os.environ.setdefault("BUILDER_KEY", "5a" * 32)
-    for count in options.series:
-        archive, to = options.folder / f"archive-{count}", options.folder / f"dataset-{count}"
-        write_copies(archive, range(count))
-        forget(to)
-        print(json.dumps({"series": count, **apart(archive, to, options)}), flush=True)
-        if options.grow:
-            more = round(count * options.grow / 100)
-            write_copies(archive, range(count, count + more))
-            print(json.dumps({"grown by": more, **apart(archive, to, options)}), flush=True)
-            scratch = options.folder / f"scratch-{count}"
-            forget(scratch)
-            print(json.dumps({"from nothing": count + more, **apart(archive, scratch, options)}), flush=True)
-            assert newest_plan(to) == newest_plan(scratch), "the plan of the grown archive differs from the one anew"
-            shutil.rmtree(archive)
+    with tempfile.TemporaryDirectory(prefix="builder-plans-") as temporary:
+        for count in options.series:
+            compare(options.folder or Path(temporary), count, options)
+
+
+def compare(folder: Path, count: int, options: argparse.Namespace) -> None:
+    """Plan an archive and, where it grows, plan again beside what is there and from nothing."""
+    archive, to, scratch = (folder / f"{name}-{count}" for name in ("archive", "dataset", "scratch"))
+    write_copies(archive, range(count))
+    forget(to)
+    show(count, "planned", {"series": count}, apart(archive, to, options))
+    if not options.grow:
+        return
+    more = round(count * options.grow / 100)
+    write_copies(archive, range(count, count + more))
+    grown = apart(archive, to, options)
+    show(count, "after it grew", {"grown by": more}, grown)
+    forget(scratch)
+    anew = apart(archive, scratch, options)
+    show(count, "from nothing", {"from nothing": count + more}, anew)
+    assert newest_plan(to) == newest_plan(scratch), "the plan of the grown archive differs from the one anew"
+    figure(f"{count} series, after it grew beside from nothing", grown["processor"] / anew["processor"], "x")
+    shutil.rmtree(archive)
+
+
+def show(count: int, what: str, told: dict[str, int], found: dict[str, Any]) -> None:
+    """Print what a plan took."""
+    print(json.dumps({**told, **found}), flush=True)
+    figure(f"{count} series, {what}, processor time", found["processor"], "s")
+    figure(f"{count} series, {what}, peak", found["peak MB"], "MB")
 
 
 def forget(dataset: Path) -> None:
