@@ -82,7 +82,8 @@ def make_plan(inputs: PlanInputs, runner: Runner) -> DatasetPlan:
     origins = gather_origins(spec, stated, cohort, links, annotations.table, key=key)
     makers = cohort.column("manufacturer")
     cohort, anonymity = _protected(spec, cohort, roster, gate, births=clinical.births)
-    del gate, roster  # they hold what was judged of every text
+    kinds = stacks.select(["modality", "instances"])
+    del gate, roster, stacks  # what was judged of every text, and all of the survey
     prove_usage(spec, origins)
     together = [g for found in shared_keys(cohort) for g in found.groups] if spec.leaks.on_match == "merge" else ()
     splits = deal(spec, cohort, persons, together=together, registry=registry)
@@ -112,7 +113,7 @@ def make_plan(inputs: PlanInputs, runner: Runner) -> DatasetPlan:
         shared_dates=clinical.shared,
         faces=faces,
     )
-    _tell(inputs, _told(inputs, plan, table, passed=passed, absent=absent))
+    _tell(inputs, _told(inputs, plan, table, kinds, passed=passed, absent=absent))
     return plan
 
 
@@ -137,14 +138,14 @@ def _looked_for(inputs: PlanInputs, cohort: pa.Table) -> FoundFaces:
 
 
 def _told(
-    inputs: PlanInputs, plan: DatasetPlan, annotations: pa.Table, *, passed: pa.Table, absent: LeftOut
+    inputs: PlanInputs, plan: DatasetPlan, annotations: pa.Table, kinds: pa.Table, *, passed: pa.Table, absent: LeftOut
 ) -> Iterator[str]:
-    """Yield what a person should know of files, labels and splits, and who was left out."""
-    spec, stacks = plan.spec, inputs.survey.stacks()
+    """Yield what a person should know of files, labels and splits, and who was left out. ``kinds`` are of stacks."""
+    spec = plan.spec
     used = {n for links in (plan.links, passed) for n in links.column("annotation").to_pylist()}
     left = inputs.inventory.leftovers(columns=["status", "reason", "format", "detail"])
     formats = count_formats(annotations, used) + count_formats(left)
-    instances = zip(stacks["modality"].to_pylist(), stacks["instances"].to_pylist(), strict=True)
+    instances = zip(kinds["modality"].to_pylist(), kinds["instances"].to_pylist(), strict=True)
     for line in (*unread_lines(formats), *refused_lines(left), *unread_object_lines(instances)):
         yield f"files: {line}"
     for line in label_name_lines(spec.labels, spec.sources, annotations):

@@ -22,7 +22,7 @@ RUN_ROWS: Final = 100_000
 """About how many rows a task sorts into a run: some hundred MB in memory."""
 
 PART_ROWS: Final = 20
-"""So many rows more each part counts for then, because of what its objects share."""
+"""Rows that a part counts for in a run beside its own, because of what its objects share."""
 
 GROUP_ROWS: Final = 100_000
 GROUP_CASES: Final = 2_048
