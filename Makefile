@@ -57,8 +57,8 @@ types: setup
 
 # Types are checked beside the faults: mypy has one process, and tests of faults wait much of their time.
 test: setup lint
-	$(MAKE) --jobs 2 types faults
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --durations 15 --ignore tests/faults
+	$(MAKE) --jobs 2 types faults
 
 # Every fault as often as CI tries it, with the table of counts. PARTS tests run at once: much of the time is waiting.
 PARTS ?= 6
