@@ -46,7 +46,7 @@ class ChunkParts:
 
     chunk: str
     membership: str
-    parts: tuple[tuple[int, str, tuple[int, ...]], ...]
+    parts: tuple[tuple[int, str, tuple[int, ...]], ...] = field(repr=False)  # workers log the argument of what failed
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,8 @@ def _of_chunk(inventory: Store, survey: Store, wanted: ChunkParts) -> tuple[Numb
     owners, places = _places(read_parquet(survey.read(wanted.membership)), wanted.parts)
     texts = [name for name in SHARED if INSTANCES.field(name).type == pa.string()]
     rows = read_parquet(inventory.read(wanted.chunk), columns=INSTANCES.names, dictionaries=texts)
-    if len(places) and places[-1] - places[0] + 1 == len(places) and (np.diff(places) == 1).all():
+    # a slice would keep all rows of the chunk in memory until those of the last chunk are read
+    if len(places) > rows.num_rows // 2 and (np.diff(places) == 1).all():
         return owners, rows.slice(places[0], len(places))
     return owners, rows.take(pa.array(places))
 

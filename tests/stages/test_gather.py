@@ -96,3 +96,33 @@ def test_a_plan_holds_the_rows_of_its_objects(chunks: list[list[tuple]], labels:
         sizes = {part: sum(row["size"] for row in own) for part, (_, _, own) in enumerate(expected)}  # type: ignore[misc]
         of_runs = {p: int(n) for run in runs for p, n in zip(run.parts.tolist(), run.fetched + run.direct, strict=True)}
         assert of_runs == {part: sizes[part] for part, (_, _, own) in enumerate(expected) if own}
+
+
+def test_a_task_names_no_series() -> None:
+    """Dask writes what a failed task was called with into its worker's log."""
+    parts = ((0, "1.2.826.0.1.77", (0,)),)
+    argument = SortArgument("inventory", "survey", "made", 0, (ChunkParts("chunk", "membership", parts),), (0, 1))
+    assert "1.2.826.0.1.77" not in repr(argument)
+
+
+def test_few_rows_of_many_chunks_take_no_more_memory_than_of_one(tmp_path: Path) -> None:
+    store, count = open_store(tmp_path), 6_000
+    whole = table([(f"{n // 20:05d}", 0, "CT", [1.0, 0.0], 132, 9) for n in range(count)])
+    store.put("chunk", parquet_bytes(whole))
+    store.put(
+        "membership",
+        parquet_bytes(pa.table([whole["series_uid"], pa.nulls(count, pa.int32()).fill_null(0)], schema=MEMBERSHIP)),
+    )
+
+    def peak(chunks: int) -> int:
+        pool, before = pa.proxy_memory_pool(pa.default_memory_pool()), pa.default_memory_pool()
+        held = tuple(ChunkParts("chunk", "membership", ((part, "00007", (0,)),)) for part in range(chunks))
+        pa.set_memory_pool(pool)
+        try:
+            run = sort_rows(SortArgument(store.url, store.url, store.url, 0, held, (0, chunks)))
+        finally:
+            pa.set_memory_pool(before)
+        assert run.rows.tolist() == [20] * chunks
+        return pool.max_memory()
+
+    assert peak(16) < 2 * peak(1)
