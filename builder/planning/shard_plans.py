@@ -4,7 +4,7 @@ import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, count, islice
 from typing import Any
 
 import pyarrow as pa
@@ -157,13 +157,14 @@ def _keep(dataset: Store, store: Store, files: Mapping[int, Sequence[ShardSummar
                 store.put(path, made.read(path))
         write_index(store, ((shard.fingerprint, number) for number, shards in files.items() for shard in shards))
         return 0
-    touched = 0
-    for number in files:
-        before = {plan.fingerprint: plan for plan in read_pack(store, number)}
-        for plan in read_pack(made, number):
-            if plan.fingerprint in before and dataset.exists(shard_path(plan.fingerprint, RECEIPT)):
-                touched += count_touched(before[plan.fingerprint], plan)
-    return touched
+    # the same shards in the same order, as the folder is named after them; an earlier release cut files elsewhere
+    before = chain.from_iterable(read_pack(store, number) for number in count())
+    now = chain.from_iterable(read_pack(made, number) for number in files)
+    return sum(
+        count_touched(earlier, plan)
+        for plan, earlier in zip(now, before, strict=False)
+        if dataset.exists(shard_path(plan.fingerprint, RECEIPT))
+    )
 
 
 def count_touched(before: ShardPlan, now: ShardPlan) -> int:

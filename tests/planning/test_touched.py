@@ -1,10 +1,21 @@
 """Files that were written again after their shards were planned are counted."""
 
+import os
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 
+from builder.model.layout import RECEIPT, shard_path
 from builder.plan import PLANNED, ShardPlan
+from builder.planning import sorted_rows
 from builder.planning.shard_plans import count_touched
+from builder.run.pipeline import plan as plan_dataset
+from builder.run.progress import SilentProgress
+from builder.spec import DatasetSpec
+from builder.storage import open_store
+from tests.endtoend.trees import KEY
+from tests.synthetic import ct_series
 
 
 def plan(*stamps: str) -> ShardPlan:
@@ -19,3 +30,40 @@ def plan(*stamps: str) -> ShardPlan:
 )
 def test_other_stamps_are_counted(before: str, now: str, touched: int):
     assert count_touched(plan(*before), plan(*now)) == touched
+
+
+class Heard(SilentProgress):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.lines.append(message)
+
+
+def test_files_are_counted_where_an_earlier_release_cut_the_plan_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUILDER_KEY", KEY)
+    archive, heard = tmp_path / "archive", Heard()
+    for number in range(4):
+        ct_series(archive / f"{number}", slices=2, shape=(4, 4), patient_id=f"P{number}", series=f"{number}")
+    spec = DatasetSpec.model_validate(
+        {
+            "name": "touched",
+            "license": "CC0-1.0",
+            "sources": [{"kind": "folder", "url": str(archive)}],
+            "deid": {"patient_key": "${env:BUILDER_KEY}"},
+            "samples": {"kind": "volumes"},
+            "shards": {"cases": 1},
+            "splits": {"ratios": {"train": 1.0}},
+        }
+    )
+    made = plan_dataset(spec, to=tmp_path / "dataset").plan
+    for shard in made.shards:
+        open_store(tmp_path / "dataset").put(shard_path(shard.fingerprint, RECEIPT), b"")
+    for path in [*(archive / "0").iterdir(), *(archive / "3").iterdir()]:
+        os.utime(path, (1, 1))
+    monkeypatch.setattr(sorted_rows, "GROUP_CASES", 1)  # four files now, where there is one
+    again = plan_dataset(spec, to=tmp_path / "dataset", progress=heard).plan
+    assert again.url == made.url
+    assert [line for line in heard.lines if line.startswith("plan: 4 files were written again")]
