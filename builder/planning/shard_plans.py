@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from builder.defacers.found import FoundFaces
-from builder.errors import counted
+from builder.errors import LayoutError, counted
 from builder.model.canonical import fingerprint
 from builder.model.layout import RECEIPT, shard_path
 from builder.model.parquet import parquet_bytes
@@ -25,8 +25,11 @@ from builder.stages.graph import Runner, Task
 from builder.stages.planned import is_planned, pack_path, packs, read_pack, write_index
 from builder.stages.shard import SPEC
 from builder.storage import LocalStore, Store, open_store
+from builder.storage.contract import SWEPT
 
 PLAN = "plan"
+UNFINISHED = f"{PLAN}/unfinished-"
+"""What the folders begin with in which plans are made in a bucket; ``builder gc`` empties those that a kill left."""
 
 
 def write_shard_plans(
@@ -92,12 +95,24 @@ def _workplace(private: Store) -> Iterator[Store]:
         with private.scratch() as folder:  # not in the system's temporary folder, where it would stay after a kill
             yield open_store(folder, directory_mode=0o700)
         return
-    store = private.join(PLAN, f"unfinished-{secrets.token_hex(8)}")
+    store = private.join(UNFINISHED + secrets.token_hex(8))
     try:
         yield store
+    except FileNotFoundError as error:
+        if any(store.list()):
+            raise
+        raise LayoutError(SWEPT.format(PLAN)) from error
     finally:
         for path in list(store.list()):
             store.delete(path)
+
+
+def clear_unfinished(private: Store) -> int:
+    """Delete what plans that were killed left in a bucket, and return the number of objects."""
+    found = [path for path in private.list(PLAN) if path.startswith(UNFINISHED)]
+    for path in found:
+        private.delete(path)
+    return len(found)
 
 
 def _by_case(links: pa.Table) -> dict[str, list[LinkRow]]:

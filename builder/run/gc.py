@@ -7,6 +7,7 @@ from typing import Any
 from builder.errors import LayoutError, SpecError, counted
 from builder.library.absence import versions_of
 from builder.model.layout import CURRENT, MANIFEST, parse_current, parse_manifest, shard_path, version_path
+from builder.planning.shard_plans import clear_unfinished
 from builder.run.lease import hold_lease
 from builder.run.progress import SilentProgress
 from builder.run.withdraw import go_on
@@ -81,7 +82,7 @@ def collect(url: str, *, unreferenced: str = "keep", say: Callable[[str], None] 
 
 
 def _collect(url: str, dataset: Store, private: Store, unreferenced: str) -> Collected:
-    scratch = dataset.sweep() + private.sweep()
+    scratch = dataset.sweep() + private.sweep() + clear_unfinished(private)
     fetched = empty(private.join(FOLDER))
     version, kept = _published(dataset)
     if version is None and unreferenced == "delete":
