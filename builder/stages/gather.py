@@ -17,9 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from builder.decode.format import NATIVE
+from builder.errors import LayoutError
 from builder.model.parquet import read_parquet
 from builder.model.sorting import Flags, changes
 from builder.model.tables import FROM_TABLES, INSTANCES
+from builder.model.zarr_format import CHECKSUM_BYTES, checksum
 from builder.plan import NAMED, PLANNED, STATED, CasePlan, Namer, ShardSummary
 from builder.stages.planned import shard_plans, write_pack
 from builder.storage import Store, open_store
@@ -35,6 +37,9 @@ OWN: Final = (
 """Columns of INSTANCES that differ between the objects of a series, or may. The others can differ, too."""
 
 SHARED: Final = tuple(name for name in INSTANCES.names if name not in OWN)
+
+READS: Final = 4
+"""How often a piece of a run is read before it is taken to be damaged where it lies."""
 
 
 @dataclass(frozen=True)
@@ -148,10 +153,10 @@ def write_run(
     ends = [np.searchsorted(table["part"].to_numpy(), np.array(cuts)).tolist() for table in (own, shared)]
     for piece, (rows, alike) in enumerate(zip(pairwise(ends[0]), pairwise(ends[1]), strict=True)):
         if rows[0] < rows[1]:
+            both = ((own, rows), (shared, alike))
+            data = b"".join(_stream(table.slice(first, last - first)) for table, (first, last) in both)
             start = sink.tell()
-            for table, (first, last) in ((own, rows), (shared, alike)):
-                _write(table.slice(first, last - first), sink)
-            pieces[piece] = (start, sink.tell() - start)
+            pieces[piece] = (start, sink.write(data + checksum(data)))
     store.put(path, sink.getvalue())
     return _counted(path, pieces, own, images=images)
 
@@ -184,10 +189,11 @@ def _order(table: pa.Table) -> Numbers:
     return np.argsort(table["part"].to_numpy(), kind="stable")
 
 
-def _write(table: pa.Table, sink: io.BytesIO) -> None:
-    options = pa.ipc.IpcWriteOptions(compression="lz4")
+def _stream(table: pa.Table) -> bytes:
+    sink, options = io.BytesIO(), pa.ipc.IpcWriteOptions(compression="lz4")
     with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
         writer.write_table(table)
+    return sink.getvalue()
 
 
 def _counted(path: str, pieces: Mapping[int, tuple[int, int]], own: pa.Table, *, images: bool) -> Run:
@@ -289,7 +295,7 @@ class _Gathered:
     def __init__(self, store: Store, pieces: Sequence[tuple[str, int, int]], first: int, count: int) -> None:
         own, shared = [_EMPTY_OWN], [_EMPTY_SHARED]
         for path, start, length in pieces:
-            stream = io.BytesIO(store.read_range(path, start, length=length))
+            stream = io.BytesIO(_read_piece(store, path, start, length))
             own.append(pa.ipc.open_stream(stream).read_all())
             shared.append(pa.ipc.open_stream(stream).read_all())
         both = [pa.concat_tables(tables) for tables in (own, shared)]
@@ -312,6 +318,18 @@ class _Gathered:
             **{name: alike[name] for name in SHARED},
         }
         return pa.table([found[name] for name in PLANNED.names], schema=PLANNED), counts.tolist()
+
+
+def _read_piece(store: Store, path: str, start: int, length: int) -> bytes:
+    """Return a piece of a run; again if it was damaged on its way, as a bucket says nothing of ranges of an object."""
+    for _ in range(READS):
+        data = store.read_range(path, start, length=length)
+        if checksum(data[:-CHECKSUM_BYTES]) == data[-CHECKSUM_BYTES:]:
+            return data[:-CHECKSUM_BYTES]
+    raise LayoutError(
+        f"{path} of the plan: found other bytes than were stored, {READS} times, expected those of its checksum; "
+        "run the same command again"
+    )
 
 
 def _schema(names: Sequence[str], *more: str) -> pa.Schema:

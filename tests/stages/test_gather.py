@@ -4,16 +4,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builder.errors import LayoutError
 from builder.model.parquet import parquet_bytes
 from builder.model.tables import INSTANCES
 from builder.plan import PLANNED, CasePlan
-from builder.stages.gather import ChunkParts, Pack, PackArgument, SortArgument, sort_rows, write_packs, write_run
+from builder.stages.gather import READS, ChunkParts, Pack, PackArgument, SortArgument, sort_rows, write_packs, write_run
 from builder.stages.planned import read_pack
 from builder.stages.survey import MEMBERSHIP
-from builder.storage import open_store
+from builder.storage import LocalStore, open_store
 
 OBJECTS = st.lists(
     st.tuples(
@@ -126,3 +128,30 @@ def test_few_rows_of_many_chunks_take_no_more_memory_than_of_one(tmp_path: Path)
         return pool.max_memory()
 
     assert peak(16) < 2 * peak(1)
+
+
+@pytest.mark.parametrize(("damaged", "given_up"), [(READS - 1, False), (READS, True)])
+def test_rows_that_are_damaged_on_their_way_are_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: int, given_up: bool
+) -> None:
+    store, read_range, reads = open_store(tmp_path), LocalStore.read_range, []
+    rows = table([("1", 0, None, None, 132, 9)] * 50)
+    run = write_run(store, 0, [(pa.array([0] * 50).to_numpy(), rows)], cuts=(0, 1))
+    packs = (Pack(0, (("0", (CasePlan("0", "0", "s", 0, 1, 2, 3),)),)),)
+    argument = PackArgument(store.url, {}, ((run.path, *run.pieces[0]),), 0, (("image",),), packs, {})
+
+    def damage(self: LocalStore, path: str, start: int, *, length: int) -> bytes:
+        data = bytearray(read_range(self, path, start, length=length))
+        reads.append(path)
+        data[length // 2] ^= 4 * (len(reads) <= damaged)
+        return bytes(data)
+
+    monkeypatch.setattr(LocalStore, "read_range", damage)
+    if given_up:
+        with pytest.raises(LayoutError, match="run-000000 of the plan: found other bytes"):
+            write_packs(argument)
+    else:
+        write_packs(argument)
+        assert [plan.objects.drop_columns(["case", "role"]).to_pylist() for plan in read_pack(store, 0)] == [
+            rows.to_pylist()
+        ]
