@@ -37,8 +37,9 @@ def encode_planes(array: NDArray[Any], level: int) -> bytes:
     """
     array = np.ascontiguousarray(array)
     elements, size = array.size, array.itemsize
-    blocks = next((n for n in range(math.ceil(array.nbytes / BLOCK_BYTES), elements + 1) if elements % n == 0), 0)
-    if not blocks or elements // blocks < LEAST_ELEMENTS or size > MOST_PLANES:
+    numbers = range(math.ceil(array.nbytes / BLOCK_BYTES), elements // LEAST_ELEMENTS + 1)
+    blocks = next((n for n in numbers if n and elements % n == 0), 0)
+    if not blocks or size > MOST_PLANES:
         plain: bytes = blosc.compress(array, b"lz4hc", level, blosc.SHUFFLE, 0)
         return plain
     planes = array.view(np.uint8).reshape(blocks, -1, size).transpose(0, 2, 1)

@@ -57,6 +57,11 @@ def test_every_array_comes_back_and_blosc_takes_the_chunk_for_its_own(
     assert encode_planes(np.asfortranarray(array), level) == chunk
 
 
+def test_without_elements_it_is_what_blosc_makes() -> None:
+    empty = np.zeros((0, 4, 4), np.int16)
+    assert encode_planes(empty, 6) == blosc.compress(empty, b"lz4hc", 6, blosc.SHUFFLE, 0)
+
+
 def test_noise_is_stored_as_it_is_and_the_plane_beside_it_compressed() -> None:
     """Of numbers whose low byte is noise and whose high byte is constant, the low bytes stand in the chunk."""
     low = np.random.default_rng(0).integers(0, 256, 24**3).astype(np.uint8)
