@@ -27,6 +27,9 @@ ROOTS, SAMPLE, ROUNDS = 5, 2, 2
 ROWS = 8192
 """How many views are compared with all centres at a time, which bounds memory."""
 
+WHOLES = 1024
+"""The same of whole volumes, of which the order of all centres is held too."""
+
 
 @dataclass(frozen=True, eq=False)
 class Lists:
@@ -37,8 +40,12 @@ class Lists:
 
     def near(self, wholes: Shorts) -> Places:
         """Return the (whole, some) lists that are nearest to each spectrum of a whole volume."""
-        products = wholes.astype(np.float32) @ self.centres.astype(np.float32).T
-        return np.argsort(-products, axis=1, kind="stable")[:, :PROBED]
+        turned = self.centres.astype(np.float32).T
+        near = np.empty((len(wholes), min(PROBED, len(self.centres))), np.int64)
+        for at in range(0, len(wholes), WHOLES):
+            products = wholes[at : at + WHOLES].astype(np.float32) @ turned
+            near[at : at + WHOLES] = np.argsort(-products, axis=1, kind="stable")[:, :PROBED]
+        return near
 
     def met(self, rows: Places, spectra: Shorts, near: Places) -> Iterator[tuple[Places, Shorts, Places]]:
         """Yield, list by list, its views of some volumes with their owners, and the wholes that it is near to.

@@ -197,7 +197,9 @@ def promising(
     met = partial(_met, columns=len(own)) if lists is None else partial(lists.met, near=lists.near(wholes))
     for rows, some in spectra:
         for owners, views, columns in met(rows, some):
-            best.add(views.astype(np.float32) @ sought[columns].T, owners, columns, barred)
+            for at in range(0, len(views), BLOCK):  # a list may hold very many views, as of volumes without structure
+                some_views = views[at : at + BLOCK].astype(np.float32)
+                best.add(some_views @ sought[columns].T, owners[at : at + BLOCK], columns, barred)
     found = best.pairs()
     return np.stack([found[:, 0], own[found[:, 1]]], axis=1)
 

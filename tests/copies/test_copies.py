@@ -1,6 +1,7 @@
 """Planted copies of real volumes are found, and different persons never match."""
 
 import io
+import tracemalloc
 from dataclasses import fields, replace
 
 import numpy as np
@@ -319,6 +320,23 @@ def test_volumes_are_compared_with_what_lies_in_their_nearest_lists_only(monkeyp
         place = (owners[:, None], columns[None, :])
         np.maximum.at(found, place, held.astype(float) @ wholes[columns].astype(float).T)
     assert np.array_equal(found[some], expected)
+
+
+def test_lists_take_little_memory_where_half_of_all_views_lie_in_one():
+    volumes, rng = np.arange(1000), np.random.default_rng(3)
+    spectra, centres = (rng.integers(-400, 400, shape).astype(np.int16) for shape in ((1000, 32, 68), (1000, 68)))
+    spectra[:500] = 0  # volumes without structure
+    index = lists.Lists(centres[:50], lists.labels_of(spectra, centres[:50]))
+    screening.promising(volumes[:2], spectra[:2, 0], [(volumes, spectra)], volumes, lists=index)  # compiles the kernel
+    tracemalloc.start()
+    try:
+        screening.promising(volumes[:500], spectra[:500, 0], [(volumes, spectra)], volumes, lists=index)
+        assert tracemalloc.get_traced_memory()[1] < 24e6  # all scores of one list would take 32 MB
+        tracemalloc.reset_peak()
+        lists.Lists(centres, index.labels).near(spectra[:, :4].reshape(-1, 68))
+        assert tracemalloc.get_traced_memory()[1] < 40e6  # and the order of all lists for all volumes 64 MB
+    finally:
+        tracemalloc.stop()
 
 
 def test_of_many_volumes_only_the_nearest_is_fitted_unless_it_is_a_copy(monkeypatch):
