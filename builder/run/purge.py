@@ -138,6 +138,8 @@ def purge_private(private: Store, plan: Latest, needles: Needles, shards: Collec
     for top in (PRINTS, CASES):
         gone += [path for path in private.list(top) if path.split("/")[1].split(".")[0] not in shards]
     gone += private.list(EXTRACTS)  # the plan read them again, and its tables no longer have the persons
+    # what runs that were killed left: compressed rows, in which a search would not find the persons
+    gone += [path for path in private.list() if f"/{SCRATCH_PREFIX}" in f"/{path.rpartition('/')[0]}"]
     for path in gone:
         checkpoint("withdraw.private")
         private.delete(path)
