@@ -50,6 +50,18 @@ def test_a_preset_stores_the_same_bytes_in_every_release(preset: str, digest: st
     assert hashlib.sha256(encode_chunk(ramp, CODECS[preset])).hexdigest()[:16] == digest
 
 
+def test_training_stores_the_same_bytes_of_noise_in_every_release() -> None:
+    """The ramp has no plane that is stored as it is, and gives the same bytes by levels 6 and 9."""
+    number = np.arange(24**3)
+    draws = b"".join(hashlib.sha256(bytes([n % 256, n // 256])).digest() for n in range(24**3 // 32))
+    low, high = (
+        np.where(number % 24 < 21, np.frombuffer(draws, np.uint8), 0),
+        (number * 2654435761 % 2**32 >> 20) % 13 % 5,
+    )
+    image = (low + 256 * high).astype(np.int16).reshape(24, 24, 24)
+    assert hashlib.sha256(encode_chunk(image, CODECS["training"])).hexdigest()[:16] == "8f7fb9b823aad219"
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     dtype=st.sampled_from(["int8", "uint8", "int16", "uint16"]),
