@@ -24,6 +24,9 @@ RUN_ROWS: Final = 100_000
 PART_ROWS: Final = 20
 """Rows that a part counts for in a run beside its own, because of what its objects share."""
 
+CHUNK_ROWS: Final = 2_000
+"""Rows that a chunk counts for beside those that are wanted, because it is read whole."""
+
 GROUP_ROWS: Final = 100_000
 GROUP_CASES: Final = 2_048
 """From about so many rows or so many cases on, a task that writes plans of shards takes no more."""
@@ -148,7 +151,7 @@ def _together(rows: Mapping[int, int]) -> Iterator[list[int]]:
     held: list[int] = []
     for chunk in sorted(rows):
         held.append(chunk)
-        if sum(rows[n] for n in held) >= RUN_ROWS:
+        if sum(rows[n] + CHUNK_ROWS for n in held) >= RUN_ROWS:
             yield held
             held = []
     if held:

@@ -33,6 +33,8 @@ from builder.copies.screening import (
     starts_of,
 )
 from builder.model.parquet import read_parquet
+from builder.model.zarr_format import CHECKSUM_BYTES
+from builder.stages.checked import read_checked, with_checksum
 from builder.stages.shard import prints_path
 from builder.storage import Store, open_store
 
@@ -107,7 +109,7 @@ def sketch(portion: Portion) -> tuple[int, ...]:
     spectra = quick_spectra([p.small for p in held])
     put_array(room, f"raw-spectra-{portion.number}", spectra)
     put_array(room, f"names-{portion.number}", np.frombuffer(b"".join(names), np.uint8).reshape(-1, 32))
-    room.put(_records(portion.number), records.tobytes())
+    room.put(_records(portion.number), b"".join(with_checksum(record.tobytes()) for record in records))
     return tuple(moments(spectra).tolist())
 
 
@@ -212,7 +214,8 @@ class _Records:
     def print_of(self, number: int) -> Print:
         """Return what a fit needs of a volume."""
         portion, place = self.places[number].tolist()
-        data = self.room.read_range(_records(portion), place * RECORD.itemsize, length=RECORD.itemsize)
+        length = RECORD.itemsize + CHECKSUM_BYTES
+        data = read_checked(self.room, _records(portion), place * length, length=length)
         record = np.frombuffer(data, RECORD)[0]
         small = unpacked(record["small"].tobytes())
         return Print("", "", None, "", small, record["levels"], tuple(record["shape"].tolist()))

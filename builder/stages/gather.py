@@ -17,12 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from builder.decode.format import NATIVE
-from builder.errors import LayoutError
 from builder.model.parquet import read_parquet
 from builder.model.sorting import Flags, changes
 from builder.model.tables import FROM_TABLES, INSTANCES
-from builder.model.zarr_format import CHECKSUM_BYTES, checksum
 from builder.plan import NAMED, PLANNED, STATED, CasePlan, Namer, ShardSummary
+from builder.stages.checked import read_checked, with_checksum
 from builder.stages.planned import shard_plans, write_pack
 from builder.storage import Store, open_store
 
@@ -37,9 +36,6 @@ OWN: Final = (
 """Columns of INSTANCES that differ between the objects of a series, or may. The others can differ, too."""
 
 SHARED: Final = tuple(name for name in INSTANCES.names if name not in OWN)
-
-READS: Final = 4
-"""How often a piece of a run is read before it is taken to be damaged where it lies."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +151,7 @@ def write_run(
         if rows[0] < rows[1]:
             both = ((own, rows), (shared, alike))
             data = b"".join(_stream(table.slice(first, last - first)) for table, (first, last) in both)
-            start = sink.tell()
-            pieces[piece] = (start, sink.write(data + checksum(data)))
+            pieces[piece] = (sink.tell(), sink.write(with_checksum(data)))
     store.put(path, sink.getvalue())
     return _counted(path, pieces, own, images=images)
 
@@ -295,7 +290,7 @@ class _Gathered:
     def __init__(self, store: Store, pieces: Sequence[tuple[str, int, int]], first: int, count: int) -> None:
         own, shared = [_EMPTY_OWN], [_EMPTY_SHARED]
         for path, start, length in pieces:
-            stream = io.BytesIO(_read_piece(store, path, start, length))
+            stream = io.BytesIO(read_checked(store, path, start, length=length))
             own.append(pa.ipc.open_stream(stream).read_all())
             shared.append(pa.ipc.open_stream(stream).read_all())
         both = [pa.concat_tables(tables) for tables in (own, shared)]
@@ -318,18 +313,6 @@ class _Gathered:
             **{name: alike[name] for name in SHARED},
         }
         return pa.table([found[name] for name in PLANNED.names], schema=PLANNED), counts.tolist()
-
-
-def _read_piece(store: Store, path: str, start: int, length: int) -> bytes:
-    """Return a piece of a run; again if it was damaged on its way, as a bucket says nothing of ranges of an object."""
-    for _ in range(READS):
-        data = store.read_range(path, start, length=length)
-        if checksum(data[:-CHECKSUM_BYTES]) == data[-CHECKSUM_BYTES:]:
-            return data[:-CHECKSUM_BYTES]
-    raise LayoutError(
-        f"{path} of the plan: found other bytes than were stored, {READS} times, expected those of its checksum; "
-        "run the same command again"
-    )
 
 
 def _schema(names: Sequence[str], *more: str) -> pa.Schema:

@@ -12,7 +12,8 @@ from builder.errors import LayoutError
 from builder.model.parquet import parquet_bytes
 from builder.model.tables import INSTANCES
 from builder.plan import PLANNED, CasePlan
-from builder.stages.gather import READS, ChunkParts, Pack, PackArgument, SortArgument, sort_rows, write_packs, write_run
+from builder.stages.checked import READS
+from builder.stages.gather import ChunkParts, Pack, PackArgument, SortArgument, sort_rows, write_packs, write_run
 from builder.stages.planned import read_pack
 from builder.stages.survey import MEMBERSHIP
 from builder.storage import LocalStore, open_store
@@ -148,7 +149,7 @@ def test_rows_that_are_damaged_on_their_way_are_read_again(
 
     monkeypatch.setattr(LocalStore, "read_range", damage)
     if given_up:
-        with pytest.raises(LayoutError, match="run-000000 of the plan: found other bytes"):
+        with pytest.raises(LayoutError, match="run-000000 of the private workspace: found other bytes"):
             write_packs(argument)
     else:
         write_packs(argument)
