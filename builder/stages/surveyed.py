@@ -44,7 +44,7 @@ class Kept:
 def find_kept(earlier: Sequence[Earlier], chunk: pa.Table, series: Sequence[range]) -> Kept:
     """Find the series of a chunk, given by their rows, of which no cell differs from what was surveyed earlier.
 
-    An earlier chunk in which a series met an internal error is left out.
+    An earlier chunk in which a series met an internal error is left out, and one with other columns.
     """
     names = chunk["series_uid"].to_pylist()
     stacks = STACKS.empty_table()
@@ -56,6 +56,8 @@ def find_kept(earlier: Sequence[Earlier], chunk: pa.Table, series: Sequence[rang
         instances, membership, own = (
             read_parquet(store.read(p)) for p in (before.chunk, before.membership, before.stacks)
         )
+        if instances.column_names != chunk.column_names:
+            continue  # an earlier release read other attributes
         held, rows = _by_name(instances), _by_name(own)
         pairs = [(now, held[names[now.start]]) for now in series if names[now.start] in held]
         numbers = membership["stack"].to_pylist()

@@ -16,6 +16,7 @@ from builder.planning.merge import keep_chunk
 from builder.sources import Folder
 from builder.stages import survey as stage
 from builder.stages.survey import SurveyArgument, survey_chunk
+from builder.stages.surveyed import find_kept
 from builder.storage import open_store
 
 SLICE = {
@@ -83,6 +84,14 @@ def test_the_same_chunk_is_not_opened(tmp_path: Path):
     now = replace(first, store=str(tmp_path / "now"), earlier=(first.earlier_chunk,))
     assert survey_chunk(now) == ()  # although there is none
     assert contents(now) == contents(first)
+
+
+def test_chunks_with_other_columns_are_surveyed_again(tmp_path: Path):
+    archive = chunk({"1.2.1": (3, "A", False)})
+    first = surveyed(tmp_path / "before", archive)
+    path = keep_chunk(open_store(first.store), archive.drop_columns("kvp"))  # as an earlier release left it
+    known = replace(first.earlier_chunk, chunk=path)
+    assert find_kept([known], archive, [range(3)]).series == {}
 
 
 def test_a_survey_with_an_internal_error_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
