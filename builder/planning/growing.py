@@ -22,7 +22,17 @@ from builder.model.parquet import read_parquet
 from builder.model.sorting import ordered
 from builder.model.tables import INSTANCES
 from builder.planning.directories import folded, places
-from builder.planning.merge import ANNOTATIONS, IMAGES, LEFTOVERS, ORDER, Cutter, keep_chunk, keep_rows, kinds
+from builder.planning.merge import (
+    ANNOTATIONS,
+    IMAGES,
+    LEFTOVERS,
+    ORDER,
+    Cutter,
+    keep_chunk,
+    keep_rows,
+    kinds,
+    read_chunk,
+)
 from builder.stages.surveyed import equal_rows
 from builder.storage import Store
 
@@ -57,6 +67,11 @@ def merge_changes(before: Merged, parts: Mapping[str, str], index: Store, store:
     parts
         Maps the parts of the index to the SHA-256 of their rows. Files that are missing beside a DICOMDIR are those of
         ``before``.
+
+    Raises
+    ------
+    FileNotFoundError, LayoutError
+        When a file of ``before`` is gone or damaged.
     """
     if not before.chunks or any(before.parts.get(name, digest) != digest for name, digest in parts.items()):
         return None  # rows of a part with the same name were other ones
@@ -100,12 +115,15 @@ def _changes(before: Merged, parts: Mapping[str, str], index: Store) -> tuple[pa
 
 
 def _part(index: Store, name: str, digest: str) -> pa.Table | None:
-    """Return the rows of a part; None if it was removed, or read again since with other rows."""
+    """Return the rows of a part; None if it was removed, read again since with other rows, or has other columns."""
     try:
         data = index.read(f"{name}.parquet")
     except FileNotFoundError:
         return None
-    return read_parquet(data).cast(INSTANCES) if hashlib.sha256(data).hexdigest() == digest else None
+    if hashlib.sha256(data).hexdigest() != digest:
+        return None
+    rows = read_parquet(data)
+    return rows.cast(INSTANCES) if rows.column_names == INSTANCES.names else None
 
 
 def _without(table: pa.Table, rows: npt.NDArray[np.int64]) -> pa.Table:
@@ -125,7 +143,7 @@ class _Chunk:
 
     @classmethod
     def read(cls, store: Store, path: str, uids: pa.Array) -> "_Chunk":
-        table = read_parquet(store.read(path), columns=["series_uid", "sop_instance_uid"])
+        table = read_parquet(read_chunk(store, path), columns=["series_uid", "sop_instance_uid"])
         return cls(path, table.num_rows, table["series_uid"][0].as_py(), _among(table, uids))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from builder.errors import Reason, SourceError
+from builder.errors import LayoutError, Reason, SourceError
 from builder.imaging.series_types import Rule, table_digest
 from builder.imaging.stacks.options import VolumeOptions
 from builder.model.canonical import fingerprint
@@ -36,6 +36,7 @@ Rows = npt.NDArray[np.int64]
 INDEX = "index"
 INVENTORY = "inventory"
 VERSION = 8
+"""Raised whenever the tables of an inventory, or what a survey finds, would come out differently of the same parts."""
 _RECEIPT = "inventory.json"
 
 
@@ -190,7 +191,11 @@ def take_inventory(
     if store.exists(_RECEIPT):
         return replace(kept_inventory(store), incomplete=len(aside), earlier=earlier)
     known = {} if any(layouts) or partial else parts
-    chunks, missing = _merge_changes(earlier, known, index, store) or _merge(plans, sources, index, store, aside=aside)
+    try:
+        grown = _merge_changes(earlier, known, index, store)
+    except (FileNotFoundError, LayoutError):  # something of the earlier inventory is gone or damaged
+        earlier = grown = None
+    chunks, missing = grown or _merge(plans, sources, index, store, aside=aside)
     files = sum(plan.files for plan in plans) + missing
     inventory = Inventory(store, tuple(chunks), files, len(aside), parts=known, missing=missing)
     keep_inventory(inventory)

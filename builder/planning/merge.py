@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from builder.errors import LayoutError
 from builder.model.parquet import parquet_bytes
 from builder.model.sorting import ordered
 from builder.model.tables import INSTANCES
@@ -77,9 +78,21 @@ def keep_rows(store: Store, name: str, table: pa.Table) -> None:
 def keep_chunk(store: Store, table: pa.Table) -> str:
     """Write a chunk and return its path. It is named after what it holds, so that what was found of it is found."""
     data = parquet_bytes(table, compression="lz4")
-    path = f"{IMAGES}/{hashlib.sha256(data).hexdigest()[:32]}.parquet"
+    path = _chunk_path(data)
     store.put(path, data)
     return path
+
+
+def read_chunk(store: Store, path: str) -> bytes:
+    """Read a chunk that ``keep_chunk`` wrote. Raises FileNotFoundError, or LayoutError if it holds something else."""
+    data = store.read(path)
+    if _chunk_path(data) != path:
+        raise LayoutError(f"{path}: found other content than the one it is named after; it was changed or is damaged")
+    return data
+
+
+def _chunk_path(data: bytes) -> str:
+    return f"{IMAGES}/{hashlib.sha256(data).hexdigest()[:32]}.parquet"
 
 
 Query = Callable[[str], Iterator[pa.RecordBatch]]

@@ -1,7 +1,9 @@
 """An inventory that goes on from an earlier one is the same, byte for byte, as one that is merged of all parts."""
 
+import hashlib
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from builder.imaging.stacks.options import VolumeOptions
+from builder.model.parquet import parquet_bytes, read_parquet
 from builder.planning import growing, inventory, merge
 from builder.planning.inventory import Inventory, take_inventory, take_survey
 from builder.run.progress import SilentProgress
@@ -131,7 +134,35 @@ def test_what_did_not_change_is_not_opened(tmp_path: Path, monkeypatch: pytest.M
     assert len(after.chunks) - len(same) == len(judged) <= 3
 
 
-@pytest.mark.parametrize("change", ["too many rows", "a part is gone", "a part has other rows"])
+def merges(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """A list that grows whenever everything is merged."""
+    calls: list[object] = []
+    whole = inventory._merge
+    monkeypatch.setattr(inventory, "_merge", lambda *a, **k: calls.append(a) or whole(*a, **k))
+    return calls
+
+
+def test_parts_with_other_columns_are_not_gone_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another release reads other attributes, and every part of the index anew."""
+    (tmp_path / "kept").mkdir()
+    write(tmp_path / "archive", SOME, set(), tmp_path / "kept")
+    before, _ = taken(tmp_path / "archive", tmp_path / "grown", None)
+    digests = {}
+    for name in before.parts:
+        part = tmp_path / "grown" / "index" / f"{name}.parquet"
+        part.write_bytes(parquet_bytes(read_parquet(part.read_bytes()).drop_columns("kvp")))
+        digests[name] = hashlib.sha256(part.read_bytes()).hexdigest()
+    monkeypatch.setattr(parts, "VERSION", parts.VERSION + 1)
+    calls = merges(monkeypatch)
+    _, grown = taken(tmp_path / "archive", tmp_path / "grown", replace(before, parts=digests))
+    assert len(calls) == 1
+    assert grown == taken(tmp_path / "archive", tmp_path / "anew", None)[1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["too many rows", "a part is gone", "a part has other rows", "a chunk is gone", "a chunk lost a row", "no table"],
+)
 def test_everything_is_merged_where_it_cannot_go_on(
     change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,9 +179,14 @@ def test_everything_is_merged_where_it_cannot_go_on(
             receipt.unlink()
     if change == "a part has other rows":
         before = Inventory(before.store, before.chunks, before.files, parts=dict.fromkeys(before.parts, "0"))
-    calls: list[object] = []
-    whole = inventory._merge
-    monkeypatch.setattr(inventory, "_merge", lambda *a, **k: calls.append(a) or whole(*a, **k))
+    chunk = Path(before.store.url, before.chunks[-2])
+    if change == "a chunk is gone":
+        chunk.unlink()
+    if change == "a chunk lost a row":
+        chunk.write_bytes(parquet_bytes(read_parquet(chunk.read_bytes()).slice(1)))
+    if change == "no table":
+        Path(before.store.url, "leftovers.parquet").write_bytes(b"")
+    calls = merges(monkeypatch)
     _, grown = taken(tmp_path / "archive", tmp_path / "grown", before)
     assert len(calls) == 1
     assert grown == taken(tmp_path / "archive", tmp_path / "anew", None)[1]
