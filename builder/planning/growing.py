@@ -37,7 +37,11 @@ from builder.stages.surveyed import equal_rows
 from builder.storage import Store
 
 MOST_ROWS: Final = 100_000
-"""Most rows of parts that came or went, which are held in memory. If there are more, everything is merged."""
+"""Most rows of parts that came or went, and most of annotations or leftovers among which some did. They are held in
+memory, at some 5 kB each. If there are more, everything is merged."""
+
+_JUDGED: Final = ["source", "path", "member", "status", "reason", "format", "sop_instance_uid"]
+"""Columns of annotations and leftovers that tell whether changes decide about other rows."""
 
 _COPIES: Final = (Reason.DUPLICATE_SAME.value, Reason.DUPLICATE_CONFLICT.value)
 
@@ -79,14 +83,21 @@ def merge_changes(before: Merged, parts: Mapping[str, str], index: Store, store:
     if changes is None:
         return None
     went, came = changes
-    held = {name: read_parquet(before.store.read(name)) for name in (ANNOTATIONS, LEFTOVERS)}
+    held = {name: read_parquet(before.store.read(name), columns=_JUDGED) for name in (ANNOTATIONS, LEFTOVERS)}
     uids = pc.unique(_instances(went, came))
     old = [_Chunk.read(before.store, path, uids) for path in before.chunks]
     if not _is_plain(went, came, held, old):
         return None
     went_by, came_by = ({which: table.filter(mask) for which, mask in kinds(table).items()} for table in (went, came))
-    for name, table in held.items():
-        keep_rows(store, name, ordered(_edited(table, went_by[name], came_by[name]), ORDER))
+    changed = [name for name in held if went_by[name].num_rows or came_by[name].num_rows]
+    if any(held[name].num_rows > MOST_ROWS for name in changed):
+        return None
+    for name in held:
+        if name in changed:
+            table = _edited(read_parquet(before.store.read(name)), went_by[name], came_by[name])
+            keep_rows(store, name, ordered(table, ORDER))
+        else:
+            store.put(name, before.store.read(name))
     edits = _by_chunk(old, went_by[IMAGES], came_by[IMAGES])
     return list(_cut(before.store, old, edits, store))
 

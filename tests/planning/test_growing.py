@@ -134,6 +134,37 @@ def test_what_did_not_change_is_not_opened(tmp_path: Path, monkeypatch: pytest.M
     assert len(after.chunks) - len(same) == len(judged) <= 3
 
 
+def test_what_lies_beside_the_images_is_not_opened_if_it_did_not_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kept").mkdir()
+    write(tmp_path / "archive", SOME, {"notes.txt", "mask.nii"}, tmp_path / "kept")
+    before, _ = taken(tmp_path / "archive", tmp_path / "grown", None)
+    write(tmp_path / "archive", {**SOME, 11: (4, "A", "a", "")}, {"notes.txt", "mask.nii"}, tmp_path / "kept")
+    written: list[str] = []
+    monkeypatch.setattr(growing, "keep_rows", lambda store, name, table: written.append(name))
+    _, grown = taken(tmp_path / "archive", tmp_path / "grown", before)
+    assert written == []
+    assert grown == taken(tmp_path / "archive", tmp_path / "anew", None)[1]
+
+
+def test_more_rows_beside_the_images_than_fit_into_memory_are_merged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kept").mkdir()
+    write(tmp_path / "archive", SOME, set(), tmp_path / "kept")
+    notes = tmp_path / "archive" / "notes"
+    notes.mkdir()
+    for number in range(60):
+        (notes / f"{number:02d}.txt").write_bytes(b"note")
+    before, _ = taken(tmp_path / "archive", tmp_path / "grown", None)
+    (notes / "60.txt").write_bytes(b"note")
+    monkeypatch.setattr(growing, "MOST_ROWS", 40)
+    calls = merges(monkeypatch)
+    taken(tmp_path / "archive", tmp_path / "grown", before)
+    assert len(calls) == 1
+
+
 def merges(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """A list that grows whenever everything is merged."""
     calls: list[object] = []
