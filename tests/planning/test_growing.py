@@ -2,15 +2,18 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pydicom
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydicom.data import get_testdata_file
 
 from builder.imaging.stacks.options import VolumeOptions
 from builder.model.parquet import parquet_bytes, read_parquet
@@ -24,7 +27,7 @@ from builder.stages.boundary import Faults
 from builder.storage import open_store
 from tests.endtoend.trees import tree
 from tests.planning.test_directories import media
-from tests.synthetic import ct_series
+from tests.synthetic import ct_series, to_bytes
 
 Series = tuple[int, str, str, str]
 SERIES = st.tuples(
@@ -34,7 +37,8 @@ SERIES = st.tuples(
     st.sampled_from(["", "", "same", "other"]),
 )
 """Slices, kernel, the folder of the files, and whether they are there twice, with the same bytes or other ones."""
-FILES = st.sets(st.sampled_from(["notes.txt", "mask.nii", "cd-2", "cd-3", "cd-3-without-one"]))
+NAMES = ["notes.txt", "mask.nii", "cd-2", "cd-3", "cd-3-without-one", "report", "report-again", "report.zip"]
+FILES = st.sets(st.sampled_from(NAMES))
 ARCHIVES = st.tuples(st.dictionaries(st.integers(0, 12), SERIES, min_size=1), FILES)
 
 
@@ -54,8 +58,18 @@ def write(archive: Path, series: dict[int, Series], files: set[str], kept: Path)
                 min(p for p in place.rglob("*") if p.is_file() and p.name != "DICOMDIR").unlink()
         elif not place.exists():
             place.mkdir()
-            (place / name).write_bytes(name.encode())
+            (place / name).write_bytes(report() if name.startswith("report") else name.encode())
+            if name.endswith(".zip"):
+                with zipfile.ZipFile(place / name, "w") as archived:
+                    archived.writestr("report", report())
         shutil.copytree(place, archive / f"files-{name}")
+
+
+def report() -> bytes:
+    """An annotation object."""
+    dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.88.11"
+    return to_bytes(dataset)
 
 
 def made(kept: Path, number: int, slices: int, kernel: str) -> Path:
@@ -69,8 +83,12 @@ def made(kept: Path, number: int, slices: int, kernel: str) -> Path:
 
 
 def taken(archive: Path, private: Path, earlier: Inventory | None) -> tuple[Inventory, dict[str, str]]:
+    return taken_of([Folder(url=str(archive))], private, earlier)
+
+
+def taken_of(sources: Sequence[Folder], private: Path, earlier: Inventory | None) -> tuple[Inventory, dict[str, str]]:
     """An inventory with its survey, and the files of both without the receipt, which names parts in their order."""
-    sources, store = [Folder(url=str(archive))], open_store(private, directory_mode=0o700)
+    store = open_store(private, directory_mode=0o700)
     runner, progress, faults = SerialRunner(), SilentProgress(), Faults("stop")
     found = take_inventory(sources, store, runner=runner, progress=progress, faults=faults, earlier=earlier)
     take_survey(found, sources, VolumeOptions(), runner=runner, progress=progress, faults=faults)
@@ -96,6 +114,7 @@ SOME: dict[int, Series] = {number: (1 + number % 3, "A", "a", "") for number in 
 @example(states=[(SOME, {"cd-3"}), (SOME, {"cd-3-without-one"}), (SOME, {"cd-2", "notes.txt"})])
 @example(states=[(SOME, set()), ({**SOME, 3: (1, "A", "a", "same")}, set()), ({**SOME, 3: (1, "A", "a", "")}, set())])
 @example(states=[(SOME, set()), ({**SOME, 3: (1, "A", "a", "other")}, set()), ({**SOME, 3: (1, "A", "z", "")}, set())])
+@example(states=[(SOME, {"report"}), (SOME, {"report", "report.zip"}), (SOME, {"report-again"})])
 @given(states=st.lists(ARCHIVES, min_size=2, max_size=3))
 def test_it_holds_what_one_from_nothing_holds(states: list[tuple[dict[int, Series], set[str]]]) -> None:
     with TemporaryDirectory() as folder:
@@ -106,6 +125,18 @@ def test_it_holds_what_one_from_nothing_holds(states: list[tuple[dict[int, Serie
             earlier, grown = taken(Path(folder, "archive"), Path(folder, "grown"), earlier)
             _, anew = taken(Path(folder, "archive"), Path(folder, f"anew-{number}"), None)
             assert grown == anew
+
+
+def test_sources_change_places_and_what_they_leave_out(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    write(tmp_path / "archive", SOME, {"report.zip"}, tmp_path / "kept")
+    write(tmp_path / "other", {20: (3, "A", "a", "")}, {"notes.txt"}, tmp_path / "kept")
+    one, other = (Folder(url=str(tmp_path / name)) for name in ("archive", "other"))
+    fewer = Folder(url=one.url, exclude=("a/3/*",))
+    earlier = None
+    for number, sources in enumerate(([one, other], [other, one], [other, fewer], [one, one], [one])):
+        earlier, grown = taken_of(sources, tmp_path / "grown", earlier)
+        assert grown == taken_of(sources, tmp_path / f"anew-{number}", None)[1]
 
 
 def test_what_did_not_change_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
