@@ -140,6 +140,7 @@ def purge_private(private: Store, plan: Latest, needles: Needles, shards: Collec
     gone += private.list(EXTRACTS)  # the plan read them again, and its tables no longer have the persons
     # what runs that were killed left: compressed rows, in which a search would not find the persons
     gone += [path for path in private.list() if f"/{SCRATCH_PREFIX}" in f"/{path.rpartition('/')[0]}"]
+    gone.sort(key=lambda path: not path.endswith(".json"))  # receipts first, or a kill leaves some without their tables
     for path in gone:
         checkpoint("withdraw.private")
         private.delete(path)
