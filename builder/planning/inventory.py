@@ -25,7 +25,7 @@ from builder.sources import AnySource, Folder, layout_in
 from builder.stages.boundary import Faults
 from builder.stages.graph import Runner, Task
 from builder.stages.index import IndexArgument, run_index
-from builder.stages.parts import PartPlan, plan_index
+from builder.stages.parts import PartPlan, part_name, plan_index
 from builder.stages.stack_rows import STACKS
 from builder.stages.survey import IDENTITIES, SurveyArgument, stated, survey_chunk
 from builder.storage import Store, open_store
@@ -76,6 +76,9 @@ class Inventory:
         on from it. It cannot where layouts or studies that are left out decide about rows.
     missing
         Number of missing files that a DICOMDIR names.
+    sources
+        Fingerprints of the sources, in order. A later inventory goes on from this one only if they are still the same,
+        though some may come or go at the end: copies are not compared again, and other places may hold other pixels.
     """
 
     store: Store
@@ -87,6 +90,7 @@ class Inventory:
     earlier: "Inventory | None" = None
     parts: Mapping[str, str] = field(default_factory=dict)
     missing: int = 0
+    sources: tuple[str, ...] = ()
 
     def annotations(self, *, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the annotation objects and files, with schema INSTANCES."""
@@ -191,22 +195,25 @@ def take_inventory(
     if store.exists(_RECEIPT):
         return replace(kept_inventory(store), incomplete=len(aside), earlier=earlier)
     known = {} if any(layouts) or partial else parts
+    named = tuple(part_name(source, position, ()) for position, source in enumerate(sources))
     try:
-        grown = _merge_changes(earlier, known, index, store)
+        grown = _merge_changes(earlier, known, index, store, sources=named)
     except (FileNotFoundError, LayoutError):  # something of the earlier inventory is gone or damaged
         earlier = grown = None
     chunks, missing = grown or _merge(plans, sources, index, store, aside=aside)
     files = sum(plan.files for plan in plans) + missing
-    inventory = Inventory(store, tuple(chunks), files, len(aside), parts=known, missing=missing)
+    inventory = Inventory(store, tuple(chunks), files, len(aside), parts=known, missing=missing, sources=named)
     keep_inventory(inventory)
     return replace(inventory, earlier=earlier)
 
 
 def _merge_changes(
-    earlier: Inventory | None, parts: Mapping[str, str], index: Store, store: Store
+    earlier: Inventory | None, parts: Mapping[str, str], index: Store, store: Store, *, sources: Sequence[str]
 ) -> tuple[list[str], int] | None:
     """Do what ``_merge`` does by going on from an earlier inventory; None where that is not possible."""
     if earlier is None or not parts or not earlier.parts:
+        return None
+    if any(one != other for one, other in zip(earlier.sources, sources, strict=False)):
         return None
     chunks = merge_changes(Merged(earlier.store, earlier.chunks, earlier.parts), parts, index, store)
     return None if chunks is None else (chunks, earlier.missing)
@@ -215,7 +222,7 @@ def _merge_changes(
 def keep_inventory(inventory: Inventory) -> None:
     """Write the receipt of an inventory, after its tables."""
     found = {"version": VERSION, "chunks": inventory.chunks, "files": inventory.files, "missing": inventory.missing}
-    found |= {"parts": dict(inventory.parts)} if inventory.parts else {}
+    found |= {"parts": dict(inventory.parts), "sources": inventory.sources} if inventory.parts else {}
     withdrawn = {"withdrawn": [asdict(gone) for gone in inventory.withdrawn]} if inventory.withdrawn else {}
     inventory.store.put(_RECEIPT, json.dumps({**found, **withdrawn}).encode())
 
@@ -225,8 +232,10 @@ def kept_inventory(store: Store) -> Inventory:
     found = json.loads(store.read(_RECEIPT))
     gone = tuple(Gone(**entry) for entry in found.get("withdrawn", ()))
     parts = found.get("parts", {}) if found.get("version") == VERSION else {}
-    missing = found.get("missing", 0)
-    return Inventory(store, tuple(found["chunks"]), found["files"], withdrawn=gone, parts=parts, missing=missing)
+    return Inventory(
+        store, tuple(found["chunks"]), found["files"], withdrawn=gone, parts=parts, missing=found.get("missing", 0),
+        sources=tuple(found.get("sources", ())),
+    )  # fmt: skip
 
 
 def take_survey(

@@ -1,6 +1,7 @@
 """An inventory that goes on from an earlier one is the same, byte for byte, as one that is merged of all parts."""
 
 import hashlib
+import os
 import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -137,6 +138,21 @@ def test_sources_change_places_and_what_they_leave_out(tmp_path: Path) -> None:
     for number, sources in enumerate(([one, other], [other, one], [other, fewer], [one, one], [one])):
         earlier, grown = taken_of(sources, tmp_path / "grown", earlier)
         assert grown == taken_of(sources, tmp_path / f"anew-{number}", None)[1]
+
+
+def test_copies_are_compared_again_where_a_source_lies_elsewhere(tmp_path: Path) -> None:
+    """Another folder holds other pixels under the same headers, sizes and times."""
+    (tmp_path / "kept").mkdir()
+    write(tmp_path / "archive", {3: (2, "A", "a", "")}, set(), tmp_path / "kept")
+    other, copies = (shutil.copytree(tmp_path / "archive", tmp_path / name) for name in ("other", "copies"))
+    file = next(path for path in sorted(other.rglob("*")) if path.is_file())
+    times = file.stat()
+    file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    one, moved, again = (Folder(url=str(place)) for place in (tmp_path / "archive", other, copies))
+    earlier, _ = taken_of([one, again], tmp_path / "grown", None)
+    _, grown = taken_of([moved, again], tmp_path / "grown", earlier)
+    assert grown == taken_of([moved, again], tmp_path / "anew", None)[1]
 
 
 def test_what_did_not_change_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
