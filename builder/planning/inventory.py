@@ -178,18 +178,21 @@ def take_inventory(
         for plan in plans
     ]
     left_out: list[str] = []
-    partial, parts = {}, {}
+    partial, denied, parts = {}, {}, {}
     for outcome in progress.track(runner.run(tasks), stage="index", total=len(tasks)):
         faults.add(outcome.value.internal_errors)
         left_out += [error.trace for error in outcome.value.internal_errors]
         parts[outcome.value.name] = outcome.value.sha256
         if outcome.value.incomplete:
             partial[outcome.value.name] = outcome.value.sha256
+        if outcome.value.denied:
+            denied[outcome.value.name] = outcome.value.sha256
     layouts = [layout and layout.model_dump(mode="json") for layout in map(layout_in, sources)]
     names = [*(plan.name for plan in plans), *([layouts] if any(layouts) else [])]
     # Parts with internal errors keep their names once the errors are fixed, although their rows will differ. Adding
-    # them to the fingerprint gives that later inventory another name. The same holds for parts that did not come whole.
-    changing = [*([sorted(left_out)] if left_out else []), *([sorted(partial.items())] if partial else [])]
+    # them to the fingerprint gives that later inventory another name. The same holds for parts that did not come whole,
+    # or had files that might not be read.
+    changing = [found for found in (sorted(left_out), sorted(partial.items()), sorted(denied.items())) if found]
     store = private.join(INVENTORY, fingerprint(VERSION, names, *changing))
     aside = aside_studies((plan for plan in plans if plan.name in partial), plans, sources, index)
     if store.exists(_RECEIPT):

@@ -27,6 +27,7 @@ LINK_STAMP: Final = "link"
 
 LINK_REFUSED: Final = "a link that leads out of the folder or to nothing is not followed"
 
+DENIED: Final = "this process may not read the file; let its user read it and build again"
 DEEP_STAMP: Final = "deep"
 """Stamp of a file or folder whose path is too long for the system to open; reading it raises CaseError."""
 
@@ -297,9 +298,7 @@ def _opened(path: bytes) -> int:
     except FileNotFoundError as error:
         raise CaseError(Reason.SOURCE_MISSING, "the file was listed and is gone") from error
     except PermissionError as error:
-        raise CaseError(
-            Reason.UNREADABLE, "this process may not read the file; let its user read it and build again"
-        ) from error
+        raise CaseError(Reason.UNREADABLE, DENIED) from error
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise CaseError(Reason.SOURCE_CHANGED, "the file became a link after it was listed; build again") from error

@@ -19,6 +19,7 @@ from builder.model.tables import FROM_TABLES, INSTANCES
 from builder.protocols import Describing, Description, Entry, Source
 from builder.sources.deferring import Deferring, is_deferred
 from builder.sources.described import Described
+from builder.sources.folder import DENIED
 from builder.sources.together import in_order
 from builder.stages.boundary import InternalError, OnInternalError, describe, fault_of_case
 from builder.stages.index_files import NO_REFERENCES, file_row, quarantined, sha256_of
@@ -31,11 +32,12 @@ _REQUIRED = ("sop_class_uid", "sop_instance_uid", "study_uid", "series_uid")
 def index_part(plan: PartPlan, *, store: Store, on_internal_error: OnInternalError = "exclude") -> PartReceipt:
     """Read the headers of one part and write its rows, then its receipt.
 
-    A finished part is not read again, unless one of its files met an internal error or did not come whole.
+    A finished part is not read again, unless one of its files met an internal error, did not come whole, or this
+    process might not read it.
     """
     if store.exists(plan.receipt):
         found = parse_part_receipt(store.read(plan.receipt))
-        if not found.internal_errors and not found.incomplete:
+        if not found.internal_errors and not found.incomplete and not found.denied:
             return found
     listed = read_parquet(store.read(plan.listing)).to_pylist()
     errors: list[InternalError] = []
@@ -57,6 +59,7 @@ def index_part(plan: PartPlan, *, store: Store, on_internal_error: OnInternalErr
         sha256=hashlib.sha256(data).hexdigest(),
         internal_errors=tuple(errors),
         incomplete=table["reason"].to_pylist().count(Reason.SOURCE_INCOMPLETE.value),
+        denied=table["detail"].to_pylist().count(DENIED),
     )
     store.put(plan.table, data)
     store.put(plan.receipt, receipt.to_json())

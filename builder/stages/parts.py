@@ -67,6 +67,9 @@ class PartReceipt:
     internal_errors: tuple[InternalError, ...] = ()
     incomplete: int = 0
     """Objects that their source did not give whole. The part is read again in the next run."""
+    denied: int = 0
+    """Files that this process may not read. The part is read again in the next run, as no listing tells whether they
+    may be read then."""
 
     def to_json(self) -> bytes:
         """Encode as JSON; ``parse_part_receipt`` is the inverse."""

@@ -268,3 +268,27 @@ def test_everything_is_merged_where_it_cannot_go_on(
     _, grown = taken(tmp_path / "archive", tmp_path / "grown", before)
     assert len(calls) == 1
     assert grown == taken(tmp_path / "archive", tmp_path / "anew", None)[1]
+
+
+def test_a_file_is_read_once_it_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave to read changes neither the size nor the time of a file, so nothing in the listing tells."""
+    archive, real = tmp_path / "archive", os.open
+    for number in range(6):
+        ct_series(archive / f"{number}", slices=2, shape=(4, 4), patient_id=f"P{number}", series=f"{number}")
+    closed = min((archive / "3").iterdir())
+
+    def refusing(path: Any, *given: Any, **named: Any) -> int:
+        if os.fsencode(path).endswith(os.fsencode(closed.relative_to(archive))):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *given, **named)
+
+    with monkeypatch.context() as patch:  # root may read any file
+        patch.setattr(os, "open", refusing)
+        before, _ = taken(archive, tmp_path / "grown", None)
+        again, _ = taken(archive, tmp_path / "grown", before)
+    assert before.leftovers(columns=["reason"])["reason"].to_pylist() == ["unreadable"]
+    assert again.store.url == before.store.url
+    now, grown = taken(archive, tmp_path / "grown", again)
+    assert now.leftovers().num_rows == 0
+    assert sum(now.chunk(number).num_rows for number in range(len(now.chunks))) == 12
+    assert taken(archive, tmp_path / "anew", None)[1] == grown
