@@ -198,7 +198,7 @@ def small(dataset: Any, z: int) -> bytes:
     dataset.InstanceNumber, dataset.SliceThickness = z + 1, 2.5
     dataset.ImagePositionPatient = [-200.0, -200.0, 2.5 * z]
     for name, end in (("StudyInstanceUID", 1), ("SeriesInstanceUID", 2), ("FrameOfReferenceUID", 3)):
-        dataset[name].value = f"2.25.{mark}.{end}"
+        setattr(dataset, name, f"2.25.{mark}.{end}")
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"2.25.{mark}.4.{z + 1}"
     stream = io.BytesIO()
     dataset.save_as(stream, enforce_file_format=False)
