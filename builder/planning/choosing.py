@@ -22,7 +22,6 @@ from builder.planning.candidates import accession_column, person_column, series_
 from builder.planning.clinical import Clinical
 from builder.planning.image_sets import select_sets
 from builder.planning.inputs import PlanInputs
-from builder.planning.inventory import members
 from builder.planning.link import (
     Annotations,
     Link,
@@ -35,6 +34,7 @@ from builder.planning.link import (
     planned_tier,
     read_classes,
 )
+from builder.planning.members import members
 from builder.planning.origins import Stated
 from builder.planning.registrations import registrations_of
 from builder.planning.rows import LinkRow, Placed, rows_of

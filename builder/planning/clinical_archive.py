@@ -11,7 +11,7 @@ from builder.headers.dates import dicom_date
 from builder.persons import Persons, normal_id, normal_issuer, without_zeros
 from builder.planning.candidates import person_column
 from builder.planning.inputs import PlanInputs
-from builder.planning.inventory import members
+from builder.planning.members import members
 from builder.planning.rows import Placed, rows_of
 
 

@@ -17,7 +17,7 @@ from builder.errors import SpecError, counted
 from builder.model.canonical import fingerprint
 from builder.model.tables import INSTANCES, used_rows
 from builder.planning.inputs import PlanInputs
-from builder.planning.inventory import members
+from builder.planning.members import members
 from builder.planning.rows import Placed as Place
 from builder.planning.rows import rows_of
 from builder.plugins import distribution_of

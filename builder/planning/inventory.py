@@ -4,8 +4,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from builder.errors import LayoutError, Reason, SourceError
@@ -19,7 +17,6 @@ from builder.planning.growing import Merged, merge_changes
 from builder.planning.incomplete import Study, aside_studies, setting_aside
 from builder.planning.layouts import Laid, lay_out
 from builder.planning.merge import ANNOTATIONS, LEFTOVERS, merge_parts
-from builder.planning.rows import Placed
 from builder.protocols import Progress
 from builder.sources import AnySource, Folder, layout_in
 from builder.stages.boundary import Faults
@@ -29,9 +26,6 @@ from builder.stages.parts import PartPlan, part_name, plan_index
 from builder.stages.stack_rows import STACKS
 from builder.stages.survey import IDENTITIES, SurveyArgument, stated, survey_chunk
 from builder.storage import Store, open_store
-
-Rows = npt.NDArray[np.int64]
-"""Numbers of rows of a chunk."""
 
 INDEX = "index"
 INVENTORY = "inventory"
@@ -309,46 +303,6 @@ def _ends(part: SurveyArgument) -> tuple[str, str]:
     store = open_store(part.store, directory_mode=0o700)
     uids = read_parquet(store.read(part.chunk), columns=["series_uid"])["series_uid"].drop_null()
     return (uids[0].as_py(), uids[-1].as_py()) if len(uids) else ("\uffff", "")
-
-
-def members(
-    inventory: Inventory, survey: Survey, *, chunk: int, wanted: Sequence[tuple[int, Placed]]
-) -> list[tuple[int, pa.Table]]:
-    """Return the instances of the wanted stacks of a chunk, with the number each is wanted under.
-
-    ``wanted`` pairs that number with the place of the stack's instances.
-    """
-    places = rows_within(survey, chunk=chunk, wanted=wanted)
-    instances = inventory.chunk(chunk) if places else None
-    return [] if instances is None else [(row, _rows_at(instances, p)) for row, p in places.items()]
-
-
-def rows_within(survey: Survey, *, chunk: int, wanted: Sequence[tuple[int, Placed]]) -> dict[int, Rows]:
-    """Map the numbers that stacks of a chunk are wanted under, in order, to the rows of the chunk that they are in.
-
-    Stacks without any row are left out. ``wanted`` as for ``members``.
-    """
-    membership = survey.membership(chunk)
-    series, stacks = membership["series"].combine_chunks().dictionary_encode(), membership["stack"].to_numpy()
-    codes = series.indices.to_numpy()
-    starts = np.flatnonzero(np.diff(codes, prepend=-1))  # the rows of a series follow each other
-    ends = np.append(starts[1:], len(codes))
-    names = series.dictionary.take(pa.array(codes[starts])).to_pylist()
-    held = dict(zip(names, zip(starts.tolist(), ends.tolist(), strict=True), strict=True))
-    found: dict[int, list[Rows]] = {}
-    for number, stack in wanted:
-        start, end = held.get(stack.series_uid, (0, 0))
-        rows = start + np.flatnonzero(np.isin(stacks[start:end], stack.holders))
-        if len(rows):
-            found.setdefault(number, []).append(rows)
-    return {number: np.sort(np.concatenate(rows)) for number, rows in sorted(found.items())}
-
-
-def _rows_at(table: pa.Table, places: Rows) -> pa.Table:
-    """Return some rows of a table, given in order; without a copy of every column where they are neighbours."""
-    if places[-1] - places[0] + 1 == len(places):
-        return table.slice(int(places[0]), len(places))
-    return table.take(pa.array(places))
 
 
 def _plans(sources: Sequence[AnySource], index: Store) -> Iterator[PartPlan]:

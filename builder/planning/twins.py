@@ -10,7 +10,8 @@ from builder.errors import counted
 from builder.model.canonical import fingerprint
 from builder.model.parquet import parquet_bytes
 from builder.plan import IMAGE_ROLE
-from builder.planning.inventory import Inventory, Survey, members
+from builder.planning.inventory import Inventory, Survey
+from builder.planning.members import members
 from builder.planning.rows import Placed, rows_of
 from builder.protocols import Progress
 from builder.sources import layout_in

@@ -18,7 +18,8 @@ from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.tables import INSTANCES, used_rows
 from builder.persons import Persons
 from builder.plan import key_check
-from builder.planning.inventory import Inventory, Survey, members
+from builder.planning.inventory import Inventory, Survey
+from builder.planning.members import members
 from builder.planning.offsets import STUDY_DAY, Lives, study_days
 from builder.planning.rows import Placed, rows_of
 from builder.release.decisions import Box, Decisions

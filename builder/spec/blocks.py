@@ -93,7 +93,7 @@ class ShardOptions(BaseModel):
     """Largest number of cases in one shard."""
     codec: CodecName = "fast"
     """Compression: ``fast`` to write and read, ``small``, ``archive`` (smallest, and slow to write), or ``training``,
-    from which random crops of whole volumes are read fastest, and which takes six to twenty times as long to write as
+    from which random crops of whole volumes are read fastest, and which takes ten to ninety times as long to write as
     ``fast``. ``crops`` is an earlier form of ``training``, for datasets that have it."""
     fields: Mapping[str, FieldStorage] = Field(default_factory=dict)
     """How single fields are stored: ``image``, or a mask by its label's name."""

@@ -119,6 +119,7 @@ def _copied(before: Earlier, argument: SurveyArgument, store: Store) -> bool:
     store.put(argument.stacks, earlier.read(before.stacks))
     store.put(argument.identities, earlier.read(before.identities))
     store.put(argument.membership, earlier.read(before.membership))
+    store.delete(argument.unfinished)
     return True
 
 
