@@ -1,5 +1,6 @@
 """PatientIDs, declared aliases and shared studies -> persons, by disjoint sets."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,11 +19,13 @@ from builder.persons.naming import (
     Identity,
     Naming,
     Seen,
-    bare_name,
-    former_name,
+    bare_names,
+    former_names,
     identity_name,
+    identity_names,
     keyed_names,
     without_zeros,
+    written_names,
 )
 
 COLUMNS: Final = ("patient_id", "issuer_of_patient_id", "study_uid", "patient_sex", "patient_birth_date", "source")
@@ -151,7 +154,7 @@ def group_persons(
         ),
     )
     merged += [("alias", who) for who in aliased.merged]
-    return _finished(forest, rows, _Names(key), rules=rules, merged=merged, unclear=unclear, aliased=aliased)
+    return _finished(forest, rows, _names_of(rows, key), rules=rules, merged=merged, unclear=unclear, aliased=aliased)
 
 
 def _seen(instances: pa.Table, rules: Naming) -> list[Seen]:
@@ -231,25 +234,15 @@ def _linked(studies: Mapping[int, set[str]]) -> bool:
         groups = [group for group in groups if not group & linked]
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Names:
-    """What persons are called: filled row by row."""
+    """What persons are called."""
 
     key: Key
-    written: dict[Identity, set[str]] = field(default_factory=dict)
-    normal: dict[Identity, str] = field(default_factory=dict)
-    former: dict[Identity, set[str]] = field(default_factory=dict)
-    bare: dict[Identity, str] = field(default_factory=dict)
-    spellings: dict[Identity, set[tuple[str, str]]] = field(default_factory=dict)
-
-    def add(self, row: Seen) -> None:
-        as_written, self.normal[row.who] = keyed_names(self.key, row.spelling, row.who)
-        self.written.setdefault(row.who, set()).add(as_written)
-        self.spellings.setdefault(row.who, set()).add(row.spelling)
-        if row.spelling[1]:
-            self.former.setdefault(row.who, set()).add(former_name(self.key, row.spelling))
-        if row.who[0] != STUDY:
-            self.bare[row.who] = bare_name(self.key, row.who)
+    written: dict[Identity, set[str]]
+    normal: dict[Identity, str]
+    former: dict[Identity, set[str]]
+    bare: dict[Identity, str]
 
     def of(self, group: Sequence[Identity], absent: Mapping[Identity, Sequence[str]]) -> tuple[str, set[str], set[str]]:
         """Return a group's person_key ("" if the archive has nothing of its ids), its names and its former names."""
@@ -258,6 +251,24 @@ class _Names:
         names |= {self.normal[who] for who in group if who in self.normal}
         names |= _absent_names(group, absent, key=self.key, taken=self.normal.keys())
         return person, names, {name for who in group for name in self.former.get(who, ())} - names
+
+
+def _names_of(rows: Sequence[Seen], key: Key) -> _Names:
+    written: dict[Identity, set[str]] = {}
+    for row, name in zip(rows, written_names(key, rows), strict=True):
+        written.setdefault(row.who, set()).add(name)
+    former: dict[Identity, set[str]] = {}
+    stated = [row for row in rows if row.spelling[1]]
+    for row, name in zip(stated, former_names(key, stated), strict=True):
+        former.setdefault(row.who, set()).add(name)
+    ids = [who for who in written if who[0] != STUDY]
+    return _Names(
+        key,
+        written=written,
+        normal=dict(zip(written, identity_names(key, written), strict=True)),
+        former=former,
+        bare=dict(zip(ids, bare_names(key, ids), strict=True)),
+    )
 
 
 def _finished(
@@ -270,8 +281,6 @@ def _finished(
     unclear: Sequence[tuple[Identity, ...]],
     aliased: AliasesMerged,
 ) -> Persons:
-    for row in rows:
-        names.add(row)
     groups: dict[Identity, list[Identity]] = {}
     for who in forest.nodes():
         groups.setdefault(forest.find(who), []).append(who)
@@ -288,8 +297,8 @@ def _finished(
             bare[person] = tuple(sorted({names.bare[who] for who in group if who in names.bare}))
     conflicts = [PersonConflict(kind, keys[who], 1) for kind, who in merged if who in keys]
     conflicts += [PersonConflict("unclear_issuer", keys[group[0]], len(group)) for group in unclear]
-    several = [who for who, found in names.spellings.items() if who[0] != STUDY and len(found) > 1]
-    conflicts += [PersonConflict("spelling", keys[who], len(names.spellings[who])) for who in several]
+    ways = Counter(who for who, _ in {(row.who, row.spelling) for row in rows} if who[0] != STUDY)
+    conflicts += [PersonConflict("spelling", keys[who], count) for who, count in ways.items() if count > 1]
     facts = facts_of(rows, keys)
     together = sorted({tuple(sorted({keys[who] for who in group})) for group in unclear})
     texts = {row.spelling[1] for row in rows} | {row.study for row in rows if row.who[0] == STUDY}

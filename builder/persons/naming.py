@@ -1,7 +1,7 @@
 """How a PatientID is written before it is compared, and to whom it belongs: its issuer, else its source's site."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -109,11 +109,19 @@ def keyed_names(key: Key, spelling: tuple[str, str], who: Identity) -> tuple[str
 
     The first is what the releases without namespaces used, but for ids that belong to a site.
     """
+    return key.name("patient", *_as_written(spelling, who)), identity_name(key, who)
+
+
+def written_names(key: Key, rows: Iterable[Seen]) -> Iterator[str]:
+    """Yield the first of ``keyed_names`` of each row."""
+    return key.names_of("patient", (_as_written(row.spelling, row.who) for row in rows))
+
+
+def _as_written(spelling: tuple[str, str], who: Identity) -> tuple[str, ...]:
     namespace = who[0]
     if namespace == STUDY:
-        return key.name("patient", *who), identity_name(key, who)
-    site = (namespace.removeprefix(_SITE),) if namespace.startswith(_SITE) else ()
-    return key.name("patient", *spelling, *site), identity_name(key, who)
+        return who
+    return (*spelling, namespace.removeprefix(_SITE)) if namespace.startswith(_SITE) else spelling
 
 
 def identity_name(key: Key, who: Identity) -> str:
@@ -121,14 +129,24 @@ def identity_name(key: Key, who: Identity) -> str:
     return key.name("identity", *who)
 
 
-def former_name(key: Key, spelling: tuple[str, str]) -> str:
-    """Return the keyed name that releases before namespaces made from issuer and id, whatever the site."""
-    return key.name("patient", *spelling)
+def identity_names(key: Key, identities: Iterable[Identity]) -> Iterator[str]:
+    """Yield ``identity_name`` of each."""
+    return key.names_of("identity", identities)
+
+
+def former_names(key: Key, rows: Iterable[Seen]) -> Iterator[str]:
+    """Yield the names that releases before namespaces made from issuer and id, whatever the site."""
+    return key.names_of("patient", (row.spelling for row in rows))
 
 
 def bare_name(key: Key, who: Identity) -> str:
     """Return the keyed name of a PatientID alone, whatever its issuer and site: several people may share it."""
     return key.name("identity", "", who[1])
+
+
+def bare_names(key: Key, identities: Iterable[Identity]) -> Iterator[str]:
+    """Yield ``bare_name`` of each."""
+    return key.names_of("identity", (("", name) for _, name in identities))
 
 
 def without_zeros(name: str) -> str:

@@ -66,18 +66,16 @@ def series_table(
 
 def accession_column(stacks: pa.Table, key: Key) -> pa.Array:
     """Return the keyed accession number of every stack row. Numbers of two sites never match; blank ones are null."""
-    rows = zip(stacks.column("site").to_pylist(), stacks.column("accession_number").to_pylist(), strict=True)
-    return pa.array(
-        [key.name("accession", site or "", text.strip()) if (text or "").strip() else None for site, text in rows],
-        pa.string(),
-    )
+    stated = zip(stacks.column("site").to_pylist(), stacks.column("accession_number").to_pylist(), strict=True)
+    rows = [(site or "", (text or "").strip()) for site, text in stated]
+    distinct = dict.fromkeys(row for row in rows if row[1])
+    names = dict(zip(distinct, key.names_of("accession", distinct), strict=True))
+    return pa.array([names.get(row) for row in rows], pa.string())
 
 
 def _keyed(stacks: pa.Table, column: str, kind: str, key: Key) -> pa.Array:
-    names: dict[str | None, str | None] = {None: None}
-    for value in stacks.column(column).unique().to_pylist():
-        names[value] = None if value is None else key.name(kind, value)
-    return pa.array([names[v] for v in stacks.column(column).to_pylist()], pa.string())
+    coded = stacks.column(column).combine_chunks().dictionary_encode()
+    return pa.array(key.names(kind, coded.dictionary.to_pylist()), pa.string()).take(coded.indices)
 
 
 def _study_days(stacks: pa.Table, person_keys: Sequence[str]) -> list[int | None]:

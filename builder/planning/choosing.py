@@ -71,10 +71,8 @@ def choose_cases(
     kinds = [sorted({link.label for link in links if link.rows}) for links in found]
     terms = stated.licenses(stacks)
     table = series_table(stacks, person_keys, key=key, annotations=kinds, licenses=terms, clinical=clinical.table)
-    case_keys = [
-        key.name("case", uid, str(number))
-        for uid, number in zip(stacks.column("series_uid").to_pylist(), stacks.column("stack").to_pylist(), strict=True)
-    ]
+    numbers = map(str, stacks.column("stack").to_pylist())
+    case_keys = [*key.names_of("case", zip(stacks.column("series_uid").to_pylist(), numbers, strict=True))]
     states = [label_state(links) for links in found]
     extra = {
         **{name: stacks.column(name) for name in CARRIED},

@@ -33,6 +33,11 @@ def test_many_names_are_those_of_each(kind: str, values: list[str]) -> None:
     assert list(KEY.names(kind, values)) == [expected(kind, value) for value in values]
 
 
+@given(TEXTS, st.lists(st.lists(TEXTS, max_size=3), max_size=5))
+def test_names_of_many_rows_are_those_of_each(kind: str, rows: list[list[str]]) -> None:
+    assert list(KEY.names_of(kind, rows)) == [expected(kind, *parts) for parts in rows]
+
+
 @given(st.lists(TEXTS, min_size=1, max_size=4))
 def test_a_number_is_the_first_64_bits_of_the_hash(parts: list[str]) -> None:
     framed = b"".join(len(p.encode()).to_bytes(4, "big") + p.encode() for p in parts)
