@@ -29,7 +29,7 @@ from builder.storage import Store, open_store
 
 INDEX = "index"
 INVENTORY = "inventory"
-VERSION = 8
+VERSION = 9
 """Raised whenever the tables of an inventory, or what a survey finds, would come out differently of the same parts."""
 _RECEIPT = "inventory.json"
 

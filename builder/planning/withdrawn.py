@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from builder.errors import LayoutError, counted
 from builder.model.canonical import fingerprint
@@ -149,6 +150,7 @@ def _left(
         rows = kept(table)
         new = replace(old, store=store.url, chunk=keep_chunk(store, table.filter(rows)))
         parts.append(new)
+        stacks = _without_digests(stacks, table.filter(pc.invert(rows))["series_uid"])
         store.put(new.stacks, parquet_bytes(stacks.filter(kept(stacks, count=False))))
         identities = read_parquet(inventory.store.read(old.identities))
         store.put(new.identities, parquet_bytes(identities.filter(kept(identities, count=False))))
@@ -168,6 +170,14 @@ def _left(
     )
     keep_inventory(found)
     return found, replace(survey, store=store, parts=tuple(parts))
+
+
+def _without_digests(stacks: pa.Table, series: pa.ChunkedArray) -> pa.Table:
+    """Return stacks without the digests of the rows of some series, which may hold other rows now."""
+    place = stacks.schema.get_field_index("rows_digest")
+    missing = pa.scalar(None, pa.string())
+    kept = pc.if_else(pc.is_in(stacks["series_uid"], pc.unique(series)), missing, stacks.column(place))
+    return stacks.set_column(place, stacks.schema.field(place), kept)
 
 
 def _counted_by(table: pa.Table) -> tuple[list[str | None], list[str | None], list[int]]:

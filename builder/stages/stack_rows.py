@@ -65,6 +65,8 @@ HOLDING_COLUMNS = (
     Column("holder_instances", pa.list_(pa.int32())),  # number of instances of each holder
     Column("holder_bytes", pa.list_(pa.int64())),  # bytes of the files of each holder
     Column("frame_lists", pa.list_(pa.list_(pa.int32()))),  # frames of each instance, in order; null for whole ones
+    # of the instances' rows of INSTANCES (builder.stages.row_digests); null where some were taken out since
+    Column("rows_digest", TEXT),
 )
 STACK_COLUMNS = (
     *PRIVATE_COLUMNS, *(c for c in SERIES_COLUMNS if c.name not in KEYED), *DECIDED_COLUMNS, *HOLDING_COLUMNS,

@@ -19,6 +19,7 @@ from builder.model.tables import (
 from builder.sources import AnySource
 from builder.stages.boundary import Faults, InternalError, OnInternalError, describe, fault_of_case
 from builder.stages.inner import Candidate, admitted, opened
+from builder.stages.row_digests import row_digests
 from builder.stages.stack_rows import STACKS, Holding, Origin, left_out_row, stack_row
 from builder.stages.stated_stacks import is_stated, stated_row
 from builder.stages.surveyed import Earlier, find_kept, series_of
@@ -149,6 +150,9 @@ def survey(
     series = series_of(uids)
     kept = find_kept(earlier, chunk, series)
     rows: list[dict[str, Any]] = []
+    surveyed: list[range] = []
+    groups: list[list[int]] = []
+    new = 0
     order: list[int] = []
     names: list[str] = []
     numbers: list[int] = []
@@ -166,6 +170,9 @@ def survey(
                     faults.add([describe(error, "a series")])
                 found, places = _left_out(instances, name, sources, fault)
             rows.extend(found)
+            groups += _members(found, places, first=new)
+            surveyed.append(held)
+            new += len(held)
             end = kept.stacks.num_rows + len(rows)
             of = range(end - len(found), end)
         order.extend(of)
@@ -173,6 +180,7 @@ def survey(
         numbers.extend(places)
     membership = pa.table([pa.array(names, TEXT), pa.array(numbers, pa.int32())], schema=MEMBERSHIP)
     made = _with_types(pa.Table.from_pylist(rows, schema=STACKS), rules)
+    made = _with_digests(made, chunk, surveyed, groups)
     stacks = pa.concat_tables([kept.stacks, made]).take(pa.array(order, pa.int64()))
     return stacks.combine_chunks(), membership
 
@@ -189,6 +197,21 @@ def _with_types(stacks: pa.Table, rules: Sequence[Rule]) -> pa.Table:
         place = stacks.schema.get_field_index(name)
         stacks = stacks.set_column(place, stacks.schema.field(place), found.column(name))
     return stacks
+
+
+def _members(rows: Sequence[Mapping[str, Any]], places: Sequence[int], *, first: int) -> list[list[int]]:
+    """Return the instances of each stack of a series, counted from ``first``; ``places`` are the series' own."""
+    return [[first + n for n, place in enumerate(places) if place in row["holders"]] for row in rows]
+
+
+def _with_digests(
+    stacks: pa.Table, chunk: pa.Table, series: Sequence[range], groups: Sequence[Sequence[int]]
+) -> pa.Table:
+    """Fill the column of digests. ``groups`` are the instances of each stack, counted among the rows of ``series``."""
+    if sum(map(len, series)) < chunk.num_rows:
+        chunk = chunk.take(pa.array([row for held in series for row in held], pa.int64()))
+    place = stacks.schema.get_field_index("rows_digest")
+    return stacks.set_column(place, stacks.schema.field(place), pa.array(row_digests(chunk, groups), TEXT))
 
 
 def _surveyed(

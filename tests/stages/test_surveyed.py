@@ -15,6 +15,7 @@ from builder.model.tables import INSTANCES
 from builder.planning.merge import keep_chunk
 from builder.sources import Folder
 from builder.stages import survey as stage
+from builder.stages.row_digests import row_digests
 from builder.stages.survey import SurveyArgument, survey_chunk
 from builder.stages.surveyed import find_kept
 from builder.storage import open_store
@@ -103,3 +104,24 @@ def test_a_survey_with_an_internal_error_is_not_trusted(tmp_path: Path, monkeypa
     monkeypatch.setattr(stage, "_surveyed", lambda rows, name, *rest: names.append(name) or work(rows, name, *rest))
     surveyed(tmp_path / "grown", chunk(archive), earlier=first)
     assert names == ["1.2.1"]
+
+
+def test_a_stack_has_the_digest_of_its_rows(tmp_path: Path):
+    """Series without changes keep it, and so does a stack beside one that changed."""
+    archive = {"1.2.1": (3, "A", False), "1.2.2": (4, "A", True)}
+    first = surveyed(tmp_path / "before", chunk(archive))
+    grown = surveyed(tmp_path / "grown", chunk(archive | {"1.2.0": (2, "A", False)}), earlier=first)
+    table = chunk(archive | {"1.2.0": (2, "A", False)})
+    own = row_digests(table, [[0, 1], [2, 3, 4], [5, 6, 7], [8]])
+    assert digests(grown) == own
+    assert digests(first) == own[1:]
+    place = table.column_names.index("stamp")
+    touched = table.set_column(place, "stamp", pa.array(["1"] * 8 + ["2"]))
+    assert [a == b for a, b in zip(digests(surveyed(tmp_path / "touched", touched)), own, strict=True)] == [
+        True, True, True, False
+    ]  # fmt: skip
+
+
+def digests(argument: SurveyArgument) -> list[str]:
+    found: list[str] = read_parquet(open_store(argument.store).read(argument.stacks))["rows_digest"].to_pylist()
+    return found
