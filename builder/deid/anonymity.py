@@ -140,8 +140,9 @@ def protect(cohort: pa.Table, options: Anonymity, *, released: Collection[str]) 
     """
     table = _generalised(cohort, options)
     columns = _quasi_identifiers(table, options, released)
-    found = _assess(table, options, columns, suppressed=frozenset())
-    short = _falling_short(table, options, columns)
+    persons = _persons(table, columns)
+    short = _falling_short(table, options, persons) if columns else frozenset()
+    found = _assess(table, options, columns, persons, below=len(short))
     if not short or options.below == "report":
         return table, found
     if options.below == "stop":
@@ -152,7 +153,10 @@ def protect(cohort: pa.Table, options: Anonymity, *, released: Collection[str]) 
             "groups, retain fewer columns, or set below: suppress"
         )
     table = _suppressed(table, columns, short)
-    return table, _assess(table, options, columns, suppressed=short)
+    persons = _persons(table, columns)
+    below = len(_falling_short(table, options, persons) - short)
+    shown = {person: values for person, values in persons.items() if person not in short}
+    return table, _assess(table, options, columns, shown, below=below, suppressed=len(short))
 
 
 def _quasi_identifiers(table: pa.Table, options: Anonymity, released: Collection[str]) -> tuple[str, ...]:
@@ -215,22 +219,30 @@ def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
 
 def _persons(table: pa.Table, columns: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     """Return each released person's combination of values; several values of one person (two vendors) are one set."""
-    rows = table.select(["person_key", *columns]).to_pylist()
-    values: dict[str, list[set[Value]]] = {}
-    for row in rows:
-        own = values.setdefault(row["person_key"], [set() for _ in columns])
-        for held, name in zip(own, columns, strict=True):
-            if row[name] is not None:
-                held.add(_capped(name, row[name]))
-    return {person: tuple(_one(held) for held in own) for person, own in sorted(values.items())}
+    capped = ([_capped(name, value) for value in table.column(name).to_pylist()] for name in columns)
+    rows = zip(*capped, strict=True) if columns else [()] * table.num_rows
+    own: dict[str, set[tuple[Value, ...]]] = {}
+    alike: dict[tuple[Value, ...], tuple[Value, ...]] = {}
+    for person, row in zip(table.column("person_key").to_pylist(), rows, strict=True):
+        own.setdefault(person, set()).add(alike.setdefault(row, row))
+    return {person: _together(found) for person, found in sorted(own.items())}
 
 
 def _capped(name: str, value: Any) -> Value:
     """Return an age as it will be released: whole years, and 90 for all above 89."""
+    if value is None or isinstance(value, str):
+        return value
     if _bare(name) == "age_years":
         return min(int(value), OLDEST_AGE)
-    found: Value = value if isinstance(value, str | float | int | bool) else str(value)
+    found: Value = value if isinstance(value, float | int | bool) else str(value)
     return found
+
+
+def _together(rows: Collection[tuple[Value, ...]]) -> tuple[Any, ...]:
+    """Return one row as it is, and of several the values of each column."""
+    if len(rows) == 1:
+        return next(iter(rows))
+    return tuple(_one({value for value in held if value is not None}) for held in zip(*rows, strict=True))
 
 
 def _one(held: set[Value]) -> Any:
@@ -246,11 +258,9 @@ def _groups(persons: Mapping[str, tuple[Any, ...]]) -> dict[tuple[Any, ...], lis
     return groups
 
 
-def _falling_short(table: pa.Table, options: Anonymity, columns: Sequence[str]) -> frozenset[str]:
+def _falling_short(table: pa.Table, options: Anonymity, persons: Mapping[str, tuple[Any, ...]]) -> frozenset[str]:
     """Return the persons in groups that are too small, too uniform or too unlike all persons."""
-    if not columns:
-        return frozenset()
-    groups = _groups(_persons(table, columns))
+    groups = _groups(persons)
     short = {p for held in groups.values() if len(held) < options.k for p in held}
     for name in _sensitive(table, options):
         own = {person: values[0] for person, values in _persons(table, [name]).items()}
@@ -268,8 +278,15 @@ def _sensitive(table: pa.Table, options: Anonymity) -> list[str]:
     return [name for name in options.sensitive if name in table.column_names]
 
 
-def _assess(table: pa.Table, options: Anonymity, columns: tuple[str, ...], *, suppressed: frozenset[str]) -> Assessment:
-    persons = {p: values for p, values in _persons(table, columns).items() if p not in suppressed}
+def _assess(
+    table: pa.Table,
+    options: Anonymity,
+    columns: tuple[str, ...],
+    persons: Mapping[str, tuple[Any, ...]],
+    *,
+    below: int,
+    suppressed: int = 0,
+) -> Assessment:
     groups = _groups(persons) if columns else {}
     distinct, far = {}, {}
     for name in _sensitive(table, options):
@@ -278,15 +295,14 @@ def _assess(table: pa.Table, options: Anonymity, columns: tuple[str, ...], *, su
         held = [[own[p] for p in members] for members in groups.values()]
         distinct[name] = min((len(set(values)) for values in held), default=0)
         far[name] = round(max((distance(values, everybody) for values in held), default=0.0), 6)
-    short = _falling_short(table, options, columns) - suppressed
     ordered = sorted(groups.items(), key=lambda item: (len(item[1]), str(item[0])))
     return Assessment(
         columns=columns,
         persons=len(persons),
         groups=len(groups),
         k=min((len(members) for members in groups.values()), default=0),
-        below=len(short),
-        suppressed=len(suppressed),
+        below=below,
+        suppressed=suppressed,
         distinct=distinct,
         distance=far,
         smallest=tuple(

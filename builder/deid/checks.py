@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from builder.deid import terms
 from builder.deid.identifiers import Identifiers
 from builder.deid.text import scrub
@@ -71,6 +74,11 @@ class Against:
 
 def _keyed(_: Against, column: str, value: str) -> str | None:
     return value if _KEYED.fullmatch(value) else None
+
+
+def all_keyed(values: pa.Array) -> bool:
+    """Return whether all values are keyed names as the policy KEY asks for: it judges many at once."""
+    return bool(pc.all(pc.match_substring_regex(values, f"^(?:{_KEYED.pattern})$"), min_count=0).as_py())
 
 
 def _own(against: Against, column: str, value: str) -> str | None:

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from builder.deid.checks import CHECKS, LONGEST_TEXT, Against, Words
+from builder.deid.checks import CHECKS, LONGEST_TEXT, Against, Words, all_keyed
 from builder.deid.identifiers import NOTHING_KNOWN, Identifiers
 from builder.deid.options import ColumnText
 from builder.deid.writing import fold, says_a_date
@@ -159,19 +161,28 @@ class Gate:
 
     def _column(self, values: pa.ChunkedArray, column: pa.Field) -> pa.Array | None:
         if pa.types.is_string(column.type):
-            coded = pa.chunked_array(values.chunks, column.type).combine_chunks().dictionary_encode()
-            counts = Counter(coded.indices.to_pylist())
-            judged = []
-            for place, value in enumerate(coded.dictionary.to_pylist()):
-                judged.append(self.text(column.name, value))
-                if judged[-1] is None:
-                    self.dropped[column.name, value] += counts[place] - 1
-            return pa.array(judged, pa.string()).take(coded.indices)
+            return self._texts(column.name, pa.chunked_array(values.chunks, column.type).combine_chunks())
         if pa.types.is_list(column.type) and pa.types.is_string(column.type.value_type):
-            rows = values.to_pylist()
-            kept = [None if row is None else [self.text(column.name, v) for v in row] for row in rows]
-            return pa.array(kept, column.type)
+            lists = pa.chunked_array(values.chunks, column.type).combine_chunks()
+            lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+            starts = pa.array(np.append(0, np.cumsum(lengths)), pa.int32())
+            judged = self._texts(column.name, lists.flatten())
+            return pa.ListArray.from_arrays(starts, judged, mask=pc.is_null(lists)).cast(column.type)
         return None
+
+    def _texts(self, column: str, values: pa.Array) -> pa.Array:
+        """Judge each distinct text once."""
+        coded = values.dictionary_encode()
+        texts = coded.dictionary
+        if policy_of(column, self.declared) is Policy.KEY and column not in self.rules and all_keyed(texts):
+            return values
+        judged = [self.text(column, text) for text in texts.to_pylist()]
+        if None in judged:
+            counts = np.bincount(coded.indices.drop_null().to_numpy(), minlength=len(texts)).tolist()
+            for text, kept, count in zip(texts.to_pylist(), judged, counts, strict=True):
+                if kept is None:
+                    self.dropped[column, text] += count - 1
+        return pa.array(judged, pa.string()).take(coded.indices)
 
     def _of_persons(
         self, values: pa.Array, column: str, known: Callable[[int], Identifiers], suspect: Callable[[str], bool]

@@ -125,7 +125,9 @@ def registry_facts(plan: DatasetPlan) -> dict[str, int]:
     dealt = plan.splits["person_key"].to_pylist()
     known = sum(person in registry.found for person in dealt)
     elsewhere = sum(person in registry.elsewhere for person in dealt)
-    absent = next_registry(registry, plan.persons, plan.splits, key=plan.key)["present"].to_pylist().count(False)
+    absent = 0
+    if registry.table.num_rows:  # otherwise nobody was dealt before
+        absent = next_registry(registry, plan.persons, plan.splits, key=plan.key)["present"].to_pylist().count(False)
     return {"dealt_before": known, "new": len(dealt) - known, "absent": absent, "elsewhere": elsewhere}
 
 

@@ -233,6 +233,24 @@ def test_a_table_loses_values_that_identify_the_person_of_their_row() -> None:
     assert dict(judge.dropped) == {("detail", "found simpson"): 1, ("body_part", "HOMER"): 1}
 
 
+def test_many_keyed_names_pass_at_once_and_nothing_beside_them_does() -> None:
+    names = ["0" * 26, f"{'z' * 26}-12", "f" * 32, None]
+    for odd in ("Homer", "0" * 25, f"{'0' * 26}\n", f"{'0' * 26}-\u0661", f"x {'0' * 26}"):
+        gate = Gate(Words())
+        judged = gate.table(pa.table({"series_key": [*names, odd, odd]}), where="cohort")
+        assert judged["series_key"].to_pylist() == [*names, *(2 * [gate.text("series_key", odd)])]
+    gate = Gate(Words(), rules={"series_key": ColumnText(drop=True)})
+    assert gate.table(pa.table({"series_key": names}), where="cohort")["series_key"].null_count == len(names)
+
+
+def test_lists_of_texts_keep_their_nulls_and_lose_what_must_not_leave() -> None:
+    gate, kind = Gate(Words()), pa.list_(pa.string())
+    rows = pa.array([["left out"], None, [], ["tumor", None, "Homer Simpson"], ["Homer Simpson"]], kind).slice(1)
+    judged = gate.table(pa.table({"annotations": pa.chunked_array([rows, rows])}), where="cohort")["annotations"]
+    assert judged.to_pylist() == 2 * [None, [], ["tumor", None, None], [None]]
+    assert gate.dropped == {("annotations", "Homer Simpson"): 4}
+
+
 def test_identifiers_come_from_the_index() -> None:
     said = {"patient_name": "SIMPSON^HOMER", "operators": "Bouvier^Selma", "station": "SPRINGCT1"}
     cell = "\n".join(said.get(column.name, "") for column in IDENTITY_COLUMNS)
