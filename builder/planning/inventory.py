@@ -22,6 +22,7 @@ from builder.sources import AnySource, Folder, layout_in
 from builder.stages.boundary import Faults
 from builder.stages.graph import Runner, Task
 from builder.stages.index import IndexArgument, run_index
+from builder.stages.listings import forget_listings
 from builder.stages.parts import PartPlan, part_name, plan_index
 from builder.stages.stack_rows import STACKS
 from builder.stages.survey import IDENTITIES, SurveyArgument, stated, survey_chunk
@@ -166,7 +167,11 @@ def take_inventory(
     ``earlier`` is an inventory of the same archive, from which this one goes on where it can.
     """
     index = private.join(INDEX)
-    plans = list(progress.track(_plans(sources, index), stage="list", total=None))
+    try:
+        plans = list(progress.track(_plans(sources, index), stage="list", total=None))
+    except (FileNotFoundError, LayoutError):  # something that an earlier listing stored is gone or damaged
+        forget_listings(index)
+        plans = list(progress.track(_plans(sources, index), stage="list", total=None))
     tasks = [
         Task(f"index-{plan.name}", run_index, IndexArgument(plan, index.url, faults.action), lane=plan.source.lane)
         for plan in plans
@@ -179,6 +184,8 @@ def take_inventory(
         parts[outcome.value.name] = outcome.value.sha256
         if outcome.value.incomplete:
             partial[outcome.value.name] = outcome.value.sha256
+        if outcome.value.changed:
+            forget_listings(index)
         if outcome.value.denied:
             denied[outcome.value.name] = outcome.value.sha256
     layouts = [layout and layout.model_dump(mode="json") for layout in map(layout_in, sources)]

@@ -33,6 +33,7 @@ from builder.run.lease import FOLDER as LEASE
 from builder.run.pipeline import PRINTS
 from builder.sources.contents import FOLDER as CONTENT
 from builder.sources.contents import empty
+from builder.stages.listings import is_listing
 from builder.stages.shard import CASES
 from builder.storage import SCRATCH_PREFIX, Store, checkpoint, open_beside
 
@@ -135,6 +136,7 @@ def purge_private(private: Store, plan: Latest, needles: Needles, shards: Collec
     for path in list(private.list(INDEX)):
         if path.endswith(".parquet") and paths.intersection(_listed(private, path)):
             gone += [path, path.removesuffix(".parquet") + ".json"]
+    gone += [path for path in private.list(INDEX) if is_listing(path)]
     for top in (PRINTS, CASES):
         gone += [path for path in private.list(top) if path.split("/")[1].split(".")[0] not in shards]
     gone += private.list(EXTRACTS)  # the plan read them again, and its tables no longer have the persons

@@ -4,9 +4,7 @@ import difflib
 import errno
 import fnmatch
 import os
-import stat
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Final, Literal
@@ -15,21 +13,16 @@ from urllib.parse import unquote, urlsplit
 from pydantic import field_validator
 
 from builder.errors import CaseError, Reason, SourceError, counted
-from builder.headers.sniff import ARCHIVES, HEAD_BYTES, sniff
 from builder.protocols import Entry
-from builder.sources.archives import list_members, read_member
+from builder.sources.archives import read_member
 from builder.sources.described import Described
 from builder.sources.layout import LayoutBlock
-from builder.sources.names import name_bytes, name_text
-
-LINK_STAMP: Final = "link"
-"""Stamp of a link that points outside the folder or to nothing; reading it raises CaseError."""
+from builder.sources.names import name_bytes
+from builder.sources.walking import DEEP_STAMP, LINK_STAMP, Earlier, Walk
 
 LINK_REFUSED: Final = "a link that leads out of the folder or to nothing is not followed"
 
 DENIED: Final = "this process may not read the file; let its user read it and build again"
-DEEP_STAMP: Final = "deep"
-"""Stamp of a file or folder whose path is too long for the system to open; reading it raises CaseError."""
 
 
 class Folder(Described):
@@ -47,6 +40,12 @@ class Folder(Described):
         What decides whether a file has changed for shards that are finished. ``header`` uses the bytes before the
         pixels and the file's length, and reads headers only. ``content`` uses every byte, so that it notices pixels
         rewritten in place, but reads each new or touched file whole when it is indexed.
+    files
+        Whether a file may change in place. ``mutable`` looks at the size and time of every file in each listing.
+        ``write_once`` is for archives whose files are written once (exports of a PACS, research stores): of a folder
+        that has not changed since the last listing, the files are taken from that listing, and only the folders in it
+        are visited. A file that is added, removed, or replaced under its name by another changes its folder. One that
+        is rewritten in place does not, and goes unnoticed until the spec says ``mutable`` for one plan.
     layout
         Who and what the files are that are not DICOM (``builder.sources.layout``). Without it, such files are masks and
         tables at most, and never images.
@@ -56,6 +55,10 @@ class Folder(Described):
     Links that stay in the folder are not followed, because their target is listed itself. A link that points outside or
     to nothing is an entry that cannot be read, so that it is reported. So is a file or folder whose path is too long
     for the system to open. Names may consist of any bytes (``builder.sources.names``).
+
+    ``write_once`` tells by device, number, and times of change that a folder has not changed. It looks through a folder
+    that changed less than a minute before the last listing, or of which a file was written then, and through one with
+    links, archives, or files that could not be opened.
     """
 
     VERSION: ClassVar[int] = 1
@@ -65,6 +68,7 @@ class Folder(Described):
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     identity: Literal["header", "content"] = "header"
+    files: Literal["mutable", "write_once"] = "mutable"
     layout: LayoutBlock = None
 
     @field_validator("url")
@@ -96,23 +100,21 @@ class Folder(Described):
         """Return the folder as an absolute path as it is written, through links."""
         return _path(self.url).absolute()
 
-    def list(self, known: Iterable[tuple[str, int, str]] = ()) -> Iterator[Entry]:
-        """List every file in the order of its path, and archives as their members. Raises SourceError.
+    def list(self) -> Iterator[Entry]:
+        """List every file in the order of its path, and archives as their members. Raises SourceError."""
+        for entry in self.walk().entries():
+            assert isinstance(entry, Entry), "without an earlier listing, none is taken from it"
+            yield entry
 
-        ``known`` are paths, sizes and stamps of files that an earlier listing opened and that are no archives, in its
-        order. Those that are still so are not opened again.
-        """
+    def walk(self, earlier: Earlier | None = None) -> Walk:
+        """Return a walk through the folder that goes on from an earlier listing. Raises SourceError."""
         root = self.root
         if root.is_file():
             raise SourceError(f"found a file at {self.url}, expected a folder; name the folder it is in", host="folder")
         if not _is_folder(root):
             message = f"found no folder {self.url}, expected a source's files there{_nearest(root)}"
             raise SourceError(message, host="folder")
-        plain = _Known(iter(known))
-        everything = not self.include and not self.exclude
-        for path, item in _walk(root, self.url):
-            if everything or self._is_wanted(path):
-                yield from _entries(item, path, plain) if item is not None else (Entry(path, 0, DEEP_STAMP),)
+        return Walk(root, self.url, self._is_wanted, earlier, write_once=self.files == "write_once")
 
     def read(self, entry: Entry, *, start: int = 0, length: int | None = None) -> bytes:
         """Read bytes of a file or archive member. Raises CaseError when it is gone, changed or not readable."""
@@ -135,6 +137,8 @@ class Folder(Described):
         return read_member(Path(os.fsdecode(place)), entry.member, stamp=entry.stamp, start=start, length=length)
 
     def _is_wanted(self, path: str) -> bool:
+        if not self.include and not self.exclude:
+            return True
         kept = not self.include or any(fnmatch.fnmatchcase(path, glob) for glob in self.include)
         return kept and not any(fnmatch.fnmatchcase(path, glob) for glob in self.exclude)
 
@@ -175,121 +179,6 @@ def _nearest(root: Path) -> str:
 
 def _place(root: Path, path: str) -> bytes:
     return os.fsencode(root) + b"/" + name_bytes(path)
-
-
-def _walk(root: Path, url: str) -> Iterator[tuple[str, "os.DirEntry[bytes] | None"]]:
-    """Yield relative paths of files and of links that point outside or to nothing, by their names (code points).
-
-    Each comes with its directory entry, or None if it is a folder whose path is too long to open.
-    """
-    waiting = [("", iter(_scanned(os.fsencode(root), url)))]
-    while waiting:
-        above, items = waiting[-1]
-        item = next(items, None)
-        if item is None:
-            waiting.pop()
-            continue
-        path = above + name_text(item.name)
-        if item.is_file(follow_symlinks=False):
-            yield path, item
-        elif item.is_symlink():
-            if not _resolved(item.path).is_relative_to(root):
-                yield path, item
-        elif item.is_dir(follow_symlinks=False):
-            try:
-                waiting.append((f"{path}/", iter(_scanned(item.path, url))))
-            except _TooLong:
-                yield path, None
-
-
-class _TooLong(Exception):
-    """Raised when a folder's path is longer than the system can open."""
-
-
-def _scanned(folder: bytes, url: str) -> list["os.DirEntry[bytes]"]:
-    """Return a folder's entries sorted by name. The error names only the source: a folder's name may be a person's."""
-    try:
-        with os.scandir(folder) as scan:
-            return sorted(scan, key=lambda item: item.name)
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise _TooLong from error
-        raise SourceError(
-            f"{url}: a folder in it cannot be listed ({error.strerror}); find '{url}' -type d ! -readable lists such "
-            "folders: make them readable, or name them under the source's exclude",
-            host="folder",
-        ) from error
-
-
-def _resolved(link: bytes) -> Path:
-    try:
-        return Path(os.fsdecode(link)).resolve(strict=True)
-    except (OSError, RuntimeError):  # links that form a loop, or lead to nothing
-        return Path("/")
-
-
-@dataclass
-class _Known:
-    """Files that are known to be no archives, asked for in the order of a listing."""
-
-    files: Iterator[tuple[str, int, str]]
-    ahead: tuple[str, int, str] = ("", 0, "")
-
-    def has(self, file: tuple[str, int, str]) -> bool:
-        """Return whether a file is one of them."""
-        path = file[0]
-        if self.ahead[0] != path:
-            place = path.split("/")
-            while self.ahead[0] != path:
-                if self.ahead[0].split("/") > place:
-                    return False
-                found = next(self.files, None)
-                if found is None:
-                    return False
-                self.ahead = found
-        held, self.ahead = self.ahead, next(self.files, self.ahead)
-        return held == file
-
-
-def _entries(item: "os.DirEntry[bytes]", path: str, known: _Known) -> Iterator[Entry]:
-    try:
-        facts = item.stat(follow_symlinks=False)
-    except FileNotFoundError:  # disappeared since the folder was scanned
-        return
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        yield Entry(path, 0, DEEP_STAMP)
-        return
-    if stat.S_ISLNK(facts.st_mode):
-        yield Entry(path, 0, LINK_STAMP)
-        return
-    stamp = str(facts.st_mtime_ns)
-    kind = None if known.has((path, facts.st_size, stamp)) else _archive_kind(item.path)
-    members = None
-    if kind:
-        try:
-            members = list_members(Path(os.fsdecode(item.path)), kind)
-        except CaseError:
-            members = None  # listed as a file: the index recognises the archive and reports that it is not usable
-    if members:
-        yield from (Entry(path, member.size, stamp, member.name) for member in members)
-    else:
-        yield Entry(path, facts.st_size, stamp)
-
-
-def _archive_kind(path: bytes) -> str | None:
-    """Return the kind of an archive by its first bytes; None for other files and for files that cannot be opened."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return None
-    try:
-        head = os.pread(handle, HEAD_BYTES, 0)
-    finally:
-        os.close(handle)
-    kind = sniff(head)
-    return kind if kind in ARCHIVES else None
 
 
 def _opened(path: bytes) -> int:

@@ -27,11 +27,12 @@ from builder.sources.contents import place_of
 from builder.sources.counted import UNLISTED, confirmed
 from builder.sources.described import Remote
 from builder.sources.far import LOCAL, SCHEMES, place_at
-from builder.sources.folder import LINK_REFUSED, LINK_STAMP
+from builder.sources.folder import LINK_REFUSED
 from builder.sources.layout import LayoutBlock
 from builder.sources.patience import Fault, persist
 from builder.sources.place import Object, Place
 from builder.sources.signin import SignIn
+from builder.sources.walking import LINK_STAMP
 
 ARCHIVE_NAMES: Final = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".dcm.gz")
 """Names of archives. A look into each object would cost a request for each."""

@@ -11,10 +11,10 @@ from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from builder.errors import CaseError, MissingExtra, Reason, SourceError
-from builder.sources.folder import LINK_STAMP
 from builder.sources.patience import Fault
 from builder.sources.place import Object
 from builder.sources.politeness import Gate, Turn
+from builder.sources.walking import LINK_STAMP
 
 KEY_VARIABLE: Final = "BUILDER_SSH_KEY"
 """Environment variable: the file of the private key, if it is not one of those that ssh uses by itself."""

@@ -49,7 +49,7 @@ def index_part(plan: PartPlan, *, store: Store, on_internal_error: OnInternalErr
             plan.source, plan.position, entries, on_internal_error=on_internal_error, tell=errors.append
         )
     data = parquet_bytes(table, compression="lz4")
-    statuses = table["status"].to_pylist()
+    statuses, reasons = table["status"].to_pylist(), table["reason"].to_pylist()
     receipt = PartReceipt(
         name=plan.name,
         rows=len(statuses),
@@ -58,8 +58,9 @@ def index_part(plan: PartPlan, *, store: Store, on_internal_error: OnInternalErr
         quarantined=statuses.count("quarantined"),
         sha256=hashlib.sha256(data).hexdigest(),
         internal_errors=tuple(errors),
-        incomplete=table["reason"].to_pylist().count(Reason.SOURCE_INCOMPLETE.value),
+        incomplete=reasons.count(Reason.SOURCE_INCOMPLETE.value),
         denied=table["detail"].to_pylist().count(DENIED),
+        changed=reasons.count(Reason.SOURCE_CHANGED.value) + reasons.count(Reason.SOURCE_MISSING.value),
     )
     store.put(plan.table, data)
     store.put(plan.receipt, receipt.to_json())

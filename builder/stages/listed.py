@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from builder.errors import CaseError, Reason, SourceError
 from builder.protocols import Entry
-from builder.sources import AnySource
+from builder.sources import AnySource, Folder
 
 
 class Listed(NamedTuple):
@@ -65,8 +65,11 @@ def read_object(listed: Listed, sources: Sequence[AnySource], *, start: int = 0,
     except CaseError as error:
         if error.reason != Reason.SOURCE_CHANGED:
             raise
+        source = sources[listed.source]
+        unseen = isinstance(source, Folder) and source.files == "write_once"  # a listing does not show that it changed
         # an exclusion would stay in the shard permanently, although the object that is there now may be sound
         raise SourceError(
-            "source: found an object that changed after it was indexed, expected the same one during a build; "
-            "nothing was published: run the same command again, it takes the object as it is then"
+            "source: found an object that changed after it was indexed, expected the same one during a build; nothing "
+            f"was published: run the same command again{', with files: mutable' if unseen else ''}, it takes the "
+            "object as it is then"
         ) from error

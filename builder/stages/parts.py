@@ -9,14 +9,14 @@ from json.encoder import encode_basestring_ascii as quoted
 from typing import Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import BaseModel
 
-from builder.model.parquet import parquet_bytes, read_parquet
+from builder.model.parquet import parquet_bytes
 from builder.protocols import Entry, Source
 from builder.sources import Folder, layout_in
 from builder.sources.deferring import is_deferred
 from builder.stages.boundary import InternalError
+from builder.stages.listings import Listing, Part, entries_of, keep_listing, read_listing
 from builder.storage import Store
 
 VERSION: Final = 10
@@ -41,7 +41,7 @@ class PartPlan:
     @property
     def listing(self) -> str:
         """Path of the entries to read."""
-        return f"{self.name}.entries.parquet"
+        return entries_of(self.name)
 
     @property
     def table(self) -> str:
@@ -70,6 +70,8 @@ class PartReceipt:
     denied: int = 0
     """Files that this process may not read. The part is read again in the next run, as no listing tells whether they
     may be read then."""
+    changed: int = 0
+    """Files that were not as they were listed, or gone. The next listing looks at every file."""
 
     def to_json(self) -> bytes:
         """Encode as JSON; ``parse_part_receipt`` is the inverse."""
@@ -89,64 +91,123 @@ def partition(entries: Iterable[Entry]) -> Iterator[tuple[Entry, ...]]:
     A file that is added or removed then changes only its own part and at most the next one. Every other part keeps its
     name and is found finished.
     """
-    least, most = PART_FILES
     part: list[Entry] = []
-    for entry in entries:
-        if len(part) >= least and (len(part) >= most or _marked(entry, least)):
-            yield tuple(part)
-            part = []
-        part.append(entry)
+    yield from _cut(entries, part)
     if part:
         yield tuple(part)
 
 
-def _marked(entry: Entry, one_of: int) -> bool:
-    return zlib.crc32(f"{entry.path}\0{entry.member}".encode()) % one_of == 0
+def _cut(entries: Iterable[Entry], part: list[Entry]) -> Iterator[tuple[Entry, ...]]:
+    """Add entries to a part, and yield what it holds wherever another part begins."""
+    for entry in entries:
+        if _begins(entry, part):
+            yield tuple(part)
+            part.clear()
+        part.append(entry)
+
+
+def _begins(entry: Entry, part: Sequence[Entry]) -> bool:
+    """Return whether a part begins with an entry, after the part before it."""
+    least, most = PART_FILES
+    marked = len(part) >= least and zlib.crc32(f"{entry.path}\0{entry.member}".encode()) % least == 0
+    return marked or len(part) >= most
 
 
 def plan_index(source: Source, position: int, *, store: Store) -> Iterator[PartPlan]:
     """List a source, name its parts, and write the entries of unfinished parts for the tasks to read.
 
-    Holds one part at a time in memory. Raises SourceError when the source cannot be listed completely.
+    Holds one part at a time in memory, and of a folder also what its last listing saw of each folder in it.
+
+    Raises
+    ------
+    SourceError
+        When the source cannot be listed completely.
+    FileNotFoundError, LayoutError
+        When what the last listing of a folder stored is gone or damaged (``forget_listings``).
     """
-    listed = f"listed-{part_name(source, position, ())}.json"
-    before = _named(store, listed)
-    names = []
-    found = source.list(_instances(store, before)) if isinstance(source, Folder) else source.list()
-    for entries in partition(found):
-        name = part_name(source, position, entries)
-        files = sum(int(entry.stamp) for entry in entries) if is_deferred(source) else len(entries)
-        plan = PartPlan(source, position, name, files, sum(entry.size for entry in entries))
-        if not store.exists(plan.receipt):
-            store.put(plan.listing, parquet_bytes(_entry_table(entries), compression="lz4"))
-        names.append(name)
+    if not isinstance(source, Folder):
+        for entries in partition(source.list()):
+            yield _planned(source, position, entries, store)
+        return
+    name = part_name(source, position, ())
+    earlier = read_listing(store, name, sizes=PART_FILES)
+    walk = source.walk(earlier)
+    parts = []
+    for each in _goes_on(walk.entries(), earlier):
+        if isinstance(each, Part):
+            plan = PartPlan(source, position, each.name, each.files, each.bytes)
+            missing = [path for path in (plan.receipt, plan.listing) if not store.exists(path)]
+            if len(missing) == 2:
+                raise FileNotFoundError(plan.listing)
+        else:
+            plan = _planned(source, position, each, store)
+        parts.append(Part(plan.name, plan.files, plan.bytes))
         yield plan
-    if names != before:
-        store.put(listed, json.dumps(names).encode())
+    keep_listing(store, name, parts, walk.seen, sizes=PART_FILES, earlier=earlier.digest)
 
 
-def _named(store: Store, listed: str) -> list[str]:
-    """Return the names of the parts that a source was cut into when it was last listed to the end; [] if unknown."""
-    try:
-        names: list[str] = json.loads(store.read(listed))
-    except (FileNotFoundError, ValueError):  # without them, or if they are damaged, every file is opened
-        return []
-    return names
+def _planned(source: Source, position: int, entries: Sequence[Entry], store: Store) -> PartPlan:
+    """Name a part, and write its entries unless it is finished."""
+    files = sum(int(entry.stamp) for entry in entries) if is_deferred(source) else len(entries)
+    name = part_name(source, position, entries)
+    plan = PartPlan(source, position, name, files, sum(entry.size for entry in entries))
+    if not store.exists(plan.receipt) or not store.exists(plan.listing):
+        store.put(plan.listing, parquet_bytes(_entry_table(entries), compression="lz4"))
+    return plan
 
 
-def _instances(store: Store, names: Iterable[str]) -> Iterator[tuple[str, int, str]]:
-    """Yield path, size and stamp of the files of parts, in order, that the index read as DICOM instances."""
-    columns = ["path", "size", "stamp", "member", "status"]
-    for name in names:
-        try:
-            table = read_parquet(store.read(f"{name}.parquet"), columns=columns)
-        except FileNotFoundError:  # not finished, or removed with somebody's data
+def _goes_on(found: Iterable[Entry | range], earlier: Listing) -> Iterator[tuple[Entry, ...] | Part]:
+    """Cut a listing as ``partition`` does, and yield as they are the parts that the earlier listing had as well."""
+    part: list[Entry] = []
+    kept: int | None = None  # a part of the earlier listing that is one again if the next part follows it
+    for item in _whole_parts(found, earlier):
+        if kept is not None and item == kept + 1:
+            yield earlier.parts[kept]
+            kept = kept + 1
             continue
-        plain = table.filter(pc.and_(pc.equal(table["status"], "instance"), pc.equal(table["member"], "")))
-        yield from zip(*(plain[c].to_pylist() for c in columns[:3]), strict=True)
+        if kept is not None:
+            part, kept = earlier.entries(*earlier.ends(kept)), None
+        if isinstance(item, Entry):
+            yield from _cut((item,), part)
+            continue
+        start, stop = earlier.ends(item)
+        if part and not _begins(earlier.entries(start, start + 1)[0], part):
+            yield from _cut(earlier.entries(start, stop), part)
+            continue
+        if part:
+            yield tuple(part)
+        part, kept = [], item
+    if kept is not None:
+        yield earlier.parts[kept]
+    elif part:
+        yield tuple(part)
 
 
-_OF_NO_ROW = {"origin", "layout", "missing", "missing_at_most", "polite"}
+def _whole_parts(found: Iterable[Entry | range], earlier: Listing) -> Iterator[Entry | int]:
+    """Yield the numbers of the parts of an earlier listing whose places adjoin, and the entries of all other places."""
+    held = range(0)
+    for item in found:
+        if held and (isinstance(item, Entry) or item.start != held.stop):
+            yield from earlier.entries(held.start, held.stop)
+            held = range(0)
+        if isinstance(item, Entry):
+            yield item
+            continue
+        held = range(held.start if held else item.start, item.stop)
+        while held:
+            number = earlier.part_at(held.start)
+            start, stop = earlier.ends(number)
+            if held.stop < stop:
+                break
+            if held.start == start:
+                yield number
+            else:
+                yield from earlier.entries(held.start, stop)
+            held = range(stop, held.stop)
+    yield from earlier.entries(held.start, held.stop)
+
+
+_OF_NO_ROW = {"files", "origin", "layout", "missing", "missing_at_most", "polite"}
 """Options of a source that change no row of what came whole."""
 
 
@@ -156,8 +217,9 @@ def part_name(source: Source, position: int, entries: Sequence[Entry]) -> str:
     if layout_in(source) is not None:
         options += " layout"  # which one does not matter here: it is applied to the finished rows
     digest = hashlib.sha256(f"{VERSION}\0{source.VERSION}\0{position}\0{options}".encode())
-    for entry in entries:  # as JSON, put together here because that takes a quarter of the time
-        digest.update(f"[{quoted(entry.path)}, {quoted(entry.member)}, {entry.size}, {quoted(entry.stamp)}]".encode())
+    # as JSON, put together here because that takes a quarter of the time
+    lines = (f"[{quoted(e.path)}, {quoted(e.member)}, {e.size}, {quoted(e.stamp)}]" for e in entries)
+    digest.update("".join(lines).encode())
     return digest.hexdigest()[:32]
 
 

@@ -19,6 +19,7 @@ def workspace(folder: Path) -> Store:
     for path in ("index/part.parquet", "index/part.entries.parquet"):
         private.put(path, part)
     private.put("index/part.json", b"{}")
+    private.put("index/listed-source.json", b"who/")
     for path in ("annotations.parquet", "images/chunk.parquet", "inventory.json", "leftovers.parquet"):
         private.put(f"inventory/before/{path}", b"")
     return private

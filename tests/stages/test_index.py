@@ -4,6 +4,7 @@ import io
 import os
 import shutil
 import warnings
+import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.tables import INSTANCES
 from builder.planning.duplicates import find_duplicates, part_with_verdicts, with_verdicts
 from builder.protocols import Entry
-from builder.sources import Folder, folder
+from builder.sources import Folder, walking
 from builder.stages import index, parts
 from builder.stages.index import index_part, index_partition
 from builder.stages.index_files import sha256_of
@@ -210,27 +211,35 @@ def test_a_second_listing_opens_only_files_that_may_be_archives(
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         instance(tmp_path / "in", name)
     (tmp_path / "in/b/note.txt").write_text("hello")
+    with zipfile.ZipFile(tmp_path / "in/b/two.zip", "w") as archive:
+        archive.writestr("2.dcm", (tmp_path / "in/a.dcm").read_bytes())
     store, source = open_store(tmp_path / "work"), Folder(url=str(tmp_path / "in"))
 
     def opened() -> list[str]:
         found: list[str] = []
-        monkeypatch.setattr(folder, "_archive_kind", lambda path: found.append(path.decode().rpartition("/in/")[2]))
+
+        def kind(path: bytes) -> str | None:
+            found.append(path.decode().rpartition("/in/")[2])
+            return archive_kind(path)
+
+        monkeypatch.setattr(walking, "archive_kind", kind)
         for plan in list(plan_index(source, 0, store=store)):
             index_part(plan, store=store)
-        return found
+        return sorted(found)
 
-    assert len(opened()) == 7
-    assert opened() == ["b/note.txt"]
+    archive_kind = walking.archive_kind
+    assert len(opened()) == 8
+    assert opened() == ["b/two.zip"]
     shutil.rmtree(tmp_path / "in/a")
     (tmp_path / "in/b.dcm").write_bytes((tmp_path / "in/c.dcm").read_bytes())
     instance(tmp_path / "in", "b/a.dcm")
     os.utime(tmp_path / "in/d.dcm", ns=(1, 1))
-    assert opened() == ["b/a.dcm", "b/note.txt", "b.dcm", "d.dcm"]
-    assert opened() == ["b/note.txt"]
+    assert opened() == ["b.dcm", "b/a.dcm", "b/two.zip", "d.dcm"]
+    assert opened() == ["b/two.zip"]
     (listed,) = (tmp_path / "work").glob("listed-*.json")
     listed.write_text('["')
-    assert len(opened()) == 7, "what is damaged is not believed, and costs nothing else"
-    assert opened() == ["b/note.txt"]
+    assert len(opened()) == 8, "what is damaged is not believed, and costs nothing else"
+    assert opened() == ["b/two.zip"]
 
 
 def test_rows_are_the_same_bytes_however_the_files_are_batched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
