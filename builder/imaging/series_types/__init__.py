@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Final
 
@@ -175,7 +175,6 @@ class _Facts:
         self.rows = series.num_rows
         self._series = series
         self._made: dict[str, pa.Array] = {}
-        self._texts: dict[str, pa.Array] = {}
 
     def add(self, name: str, values: pa.Array) -> None:
         self._made[name] = values
@@ -201,16 +200,32 @@ class _Facts:
                 total = pc.add(total, count)
             return total
         if term:
-            return pc.match_substring_regex(self._text(text), _term_pattern(term))
+            return self._texts.say(text, term)
         kind = rule_schema().field(name).type
         if name not in self._series.column_names:
             return pa.nulls(self.rows, kind)
         return self._series.column(name).cast(kind).combine_chunks()
 
-    def _text(self, text: str) -> pa.Array:
-        if text not in self._texts:
-            self._texts[text] = normalised(self.get(TEXTS[text]))
-        return self._texts[text]
+    @cached_property
+    def _texts(self) -> "_Texts":
+        return _Texts({text: self.get(column) for text, column in TEXTS.items()})
+
+
+class _Texts:
+    """Columns of texts of one length. Each distinct text is looked at once, as preparing a search costs the most."""
+
+    def __init__(self, columns: Mapping[str, pa.Array]) -> None:
+        coded = pa.chunked_array(list(columns.values()), pa.string()).combine_chunks().dictionary_encode("encode")
+        rows = len(coded) // len(columns)
+        self._texts = normalised(coded.dictionary)
+        self._places = {name: coded.indices.slice(n * rows, rows) for n, name in enumerate(columns)}
+        self._said: dict[str, pa.Array] = {}
+
+    def say(self, column: str, term: str) -> pa.Array:
+        """Return which texts of a column hold a word of a term."""
+        if term not in self._said:
+            self._said[term] = pc.match_substring_regex(self._texts, _term_pattern(term))
+        return self._said[term].take(self._places[column])
 
 
 @cache
