@@ -275,7 +275,8 @@ def assign_buckets(
     dict
         Bucket (a string of 0 and 1) to its cases, sorted by case_key; no bucket is empty.
     """
-    bits = {p: format(key.number("bucket", p), f"0{_BUCKET_BITS}b") for p in {c.person_key for c in cases}}
+    persons = {c.person_key for c in cases}
+    bits = {p: format(n, f"0{_BUCKET_BITS}b") for p, n in zip(persons, key.numbers("bucket", persons), strict=True)}
     ordered = sorted(cases, key=lambda c: c.case_key)
     finished: dict[str, list[CasePlan]] = {}
     pending: list[tuple[str, list[CasePlan]]] = [("", ordered)] if ordered else []

@@ -40,16 +40,10 @@ class Key:
         return self.names_of(kind, ((value,) for value in values))
 
     def names_of(self, kind: str, rows: Iterable[Sequence[str]]) -> Iterator[str]:
-        """Yield ``name`` of the parts in each of many rows. The kind is hashed once, and letters are told together."""
-        begun = hmac.new(self.secret, _framed(kind), hashlib.sha256)
-        left = iter(rows)
-        while some := list(islice(left, _TOGETHER)):
-            digests = []
-            for parts in some:
-                own = begun.copy()
-                own.update(b"".join([_framed(part) for part in parts]))
-                digests.append(own.digest()[:16])
-            yield from _all_base32(digests)
+        """Yield ``name`` of the parts in each of many rows. The letters of many are told together."""
+        digests = self._digests(kind, rows)
+        while some := list(islice(digests, _TOGETHER)):
+            yield from _all_base32(some)
 
     def uid(self, source_uid: str) -> str:
         """Return the replacement of a UID: ``2.25.`` and 128 bits in decimal (PS3.5 B.2), equal wherever it recurs."""
@@ -59,10 +53,22 @@ class Key:
         """Return a 64-bit number drawn from ``parts``, for buckets, orders and tie-breaks."""
         return int.from_bytes(self.digest(kind, *parts)[:8], "big")
 
+    def numbers(self, kind: str, values: Iterable[str]) -> Iterator[int]:
+        """Yield ``number`` of each of many values of one ``kind``."""
+        return (int.from_bytes(found[:8], "big") for found in self._digests(kind, ((value,) for value in values)))
+
     def digest(self, kind: str, *parts: str) -> bytes:
         """Return the HMAC-SHA256 of ``kind`` and ``parts``, each after its length so that no two lists collide."""
         message = b"".join([_framed(part) for part in (kind, *parts)])
         return hmac.new(self.secret, message, hashlib.sha256).digest()
+
+    def _digests(self, kind: str, rows: Iterable[Sequence[str]]) -> Iterator[bytes]:
+        """Yield ``digest`` of the parts in each of many rows of one kind, which is hashed once."""
+        begun = hmac.new(self.secret, _framed(kind), hashlib.sha256)
+        for parts in rows:
+            own = begun.copy()
+            own.update(b"".join([_framed(part) for part in parts]))
+            yield own.digest()
 
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -90,9 +96,12 @@ def _base32(data: bytes) -> str:
 
 
 def _all_base32(digests: Sequence[bytes]) -> list[str]:
-    """Return ``_base32`` of each. A letter lies in two bytes at most, which are taken as one number of 16 bits."""
+    """Return ``_base32`` of the first 16 bytes of each.
+
+    A letter lies in two bytes at most, which are taken as one number of 16 bits.
+    """
     data = np.zeros((len(digests), 18), np.uint16)
-    data[:, 1:17] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
+    data[:, 1:17] = np.frombuffer(b"".join(digests), np.uint8).reshape(len(digests), -1)[:, :16]
     first = _BEGINS // 8
     codes = ((data[:, first] << 8 | data[:, first + 1]) >> (11 - _BEGINS % 8)) & 31
     text = _CODES[codes].tobytes().decode()

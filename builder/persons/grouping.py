@@ -249,7 +249,8 @@ class _Names:
         names = {name for who in group for name in self.written.get(who, ())}
         person = min(names, default="")
         names |= {self.normal[who] for who in group if who in self.normal}
-        names |= _absent_names(group, absent, key=self.key, taken=self.normal.keys())
+        if absent:
+            names |= _absent_names(group, absent, key=self.key, taken=self.normal.keys())
         return person, names, {name for who in group for name in self.former.get(who, ())} - names
 
 

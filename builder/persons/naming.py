@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Literal
 
 from builder.model.keyed import Key
@@ -74,7 +75,11 @@ class Naming:
 
     def place(self, source: int | None) -> str:
         """Return the namespace of a source's PatientIDs without issuer: its site, or "" if it states none."""
-        return self.namespace(self.sites[source] if source is not None and source < len(self.sites) else None)
+        return self._places[source] if source is not None and source < len(self._places) else ""
+
+    @cached_property
+    def _places(self) -> tuple[str, ...]:
+        return tuple(self.namespace(site) for site in self.sites)
 
     def namespace(self, site: str | None) -> str:
         """Return the namespace of a site; "" for none."""

@@ -130,7 +130,7 @@ def case_plans(
 ) -> list[CasePlan]:
     """Return the plans of all cases, without what only their objects tell (``with_bytes``)."""
     ct = {name for name in spec.cohort.members if _modalities(chosen, name) == {"CT"}}
-    return [_with_faces(_case_plan(spec, case, types, ct), case, faces) for case in chosen]
+    return [_case_plan(spec, case, types, ct, faces) for case in chosen]
 
 
 def with_bytes(spec: DatasetSpec, case: CasePlan, chosen: Chosen, types: Mapping[str, str], stored: Stored) -> CasePlan:
@@ -141,7 +141,9 @@ def with_bytes(spec: DatasetSpec, case: CasePlan, chosen: Chosen, types: Mapping
     return replace(case, input_bytes=size, peak_bytes=needed.peak, load_bytes=needed.load)
 
 
-def _case_plan(spec: DatasetSpec, chosen: Chosen, types: Mapping[str, str], ct: Collection[str]) -> CasePlan:
+def _case_plan(
+    spec: DatasetSpec, chosen: Chosen, types: Mapping[str, str], ct: Collection[str], faces: FoundFaces
+) -> CasePlan:
     stacks = {name: _widened(row, types[name]) for name, row in chosen.stacks.items()}
     name = spec.cohort.reference
     row = stacks[name]
@@ -161,18 +163,17 @@ def _case_plan(spec: DatasetSpec, chosen: Chosen, types: Mapping[str, str], ct: 
         number_type=types[name],
         image=name,
         partners=tuple(
-            replace(_image_plan(n, stacks.get(n), types[n], is_ct=n in ct), grid=lead_of.get(n, ""), matrix=matrix)
-            for n in spec.cohort.partners
-            for matrix in (chosen.matrices.get(n, ()),)
+            replace(
+                image,
+                grid=lead_of.get(image.name, ""),
+                matrix=chosen.matrices.get(image.name, ()),
+                face=faces.of(image.stack_key),
+            )
+            for image in (_image_plan(n, stacks.get(n), types[n], is_ct=n in ct) for n in spec.cohort.partners)
         ),
         labels_on=chosen.labels_on,
+        face=faces.of(row.stack_key),
     )
-
-
-def _with_faces(case: CasePlan, chosen: Chosen, faces: FoundFaces) -> CasePlan:
-    """Return a case with what is said about the faces of its images."""
-    partners = tuple(replace(p, face=faces.of(p.stack_key)) for p in case.partners)
-    return replace(case, face=faces.of(chosen.reference.stack_key), partners=partners)
 
 
 def _sample_bytes(spec: DatasetSpec, stacks: Mapping[str, IncludedStack], lead: str, images: Sequence[str]) -> int:

@@ -1,7 +1,7 @@
 """Assign persons of the cohort to splits. Join those who must stay together first, and keep earlier assignments."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -301,12 +301,12 @@ def _folds(spec: DatasetSpec, people: pa.Table, dealt: pa.Table) -> pa.Array:
 
 def _expanded(dealt: pa.Table, groups: Mapping[str, Sequence[str]], persons: Persons) -> pa.Table:
     """Return a row for every person of a group, with the person's own keyed PatientIDs."""
-
-    def rows() -> Iterator[dict[str, Any]]:
-        for row in dealt.to_pylist():
-            for person in groups[row["person_key"]]:
-                yield {**row, "person_key": person, "members": list(persons.members[person])}
-
-    fields = [dealt.schema.field(n) for n in ("split", "stratum", "pooled", "folds")]
-    order = [pa.field("person_key", pa.string()), pa.field("members", pa.list_(pa.string())), *fields]
-    return pa.Table.from_pylist(sorted(rows(), key=lambda r: r["person_key"]), schema=pa.schema(order))
+    firsts = enumerate(dealt["person_key"].to_pylist())
+    people = sorted((person, row) for row, first in firsts for person in groups[first])
+    own = dealt.take(pa.array([row for _, row in people], pa.int64()))
+    found = {
+        "person_key": pa.array([person for person, _ in people], pa.string()),
+        "members": pa.array([persons.members[person] for person, _ in people], pa.list_(pa.string())),
+        **{name: own[name] for name in ("split", "stratum", "pooled", "folds")},
+    }
+    return pa.table(found)

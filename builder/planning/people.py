@@ -77,7 +77,8 @@ def find_persons(inputs: PlanInputs, annotations: pa.Table, *, registry: Registr
     everybody = everybody.filter(pc.is_valid(pc.coalesce(everybody["study_uid"], everybody["patient_id"])))
     files = {n for n, source in enumerate(spec.sources) if isinstance(source, LaidOut) and source.layout is not None}
     naming = spec.persons.naming([source.site for source in spec.sources], named_studies=files)
-    known = {normal_id(text) for text in everybody["patient_id"].unique().to_pylist()} - {""}
+    stated = everybody["patient_id"].unique().to_pylist() if spec.persons.aliases else []
+    known = {normal_id(text) for text in stated} - {""}
     tables = [
         read_aliases(options, number, naming, known) for number, options in enumerate(spec.persons.aliases, start=1)
     ]

@@ -76,7 +76,7 @@ def assign(
     # Persons whom a hold-out or an earlier version put into another split count in no share.
     counted = np.array([k not in elsewhere for k in keys], dtype=bool)
     counts = _counts(sorted_in, fixed, counted, shares, key)
-    ranks = np.array([key.number("person", k) for k in keys], dtype=np.uint64)
+    ranks = np.array([*key.numbers("person", keys)], dtype=np.uint64)
     chosen = _deal(sorted_in, fixed, counted, counts, ranks)
     if COUNT_COLUMN in table.column_names:
         weights = np.asarray(table[COUNT_COLUMN].fill_null(0).cast(pa.int64()).to_numpy(), dtype=np.int64)

@@ -44,6 +44,11 @@ def test_a_number_is_the_first_64_bits_of_the_hash(parts: list[str]) -> None:
     assert KEY.number(*parts) == int(hmac.digest(KEY.secret, framed, hashlib.sha256).hex()[:16], 16)
 
 
+@given(TEXTS, st.lists(TEXTS, max_size=5))
+def test_many_numbers_are_those_of_each(kind: str, values: list[str]) -> None:
+    assert list(KEY.numbers(kind, values)) == [KEY.number(kind, value) for value in values]
+
+
 @given(TEXTS)
 def test_a_uid_is_the_first_128_bits_of_the_hash_in_decimal(source: str) -> None:
     framed = b"".join(len(p.encode()).to_bytes(4, "big") + p.encode() for p in ("uid", source))
