@@ -61,8 +61,16 @@ class Merged:
     parts: Mapping[str, str]
 
 
-def merge_changes(before: Merged, parts: Mapping[str, str], index: Store, store: Store) -> list[str] | None:
-    """Write the inventory of an archive that changed, and return its chunks; None if everything must be merged.
+@dataclass(frozen=True)
+class Grown:
+    """The chunks of an inventory that went on from an earlier one, and the series in which rows came or went."""
+
+    chunks: tuple[str, ...]
+    changed: frozenset[str]
+
+
+def merge_changes(before: Merged, parts: Mapping[str, str], index: Store, store: Store) -> Grown | None:
+    """Write the inventory of an archive that changed; None if everything must be merged.
 
     Parameters
     ----------
@@ -99,7 +107,8 @@ def merge_changes(before: Merged, parts: Mapping[str, str], index: Store, store:
         else:
             store.put(name, before.store.read(name))
     edits = _by_chunk(old, went_by[IMAGES], came_by[IMAGES])
-    return list(_cut(before.store, old, edits, store))
+    uids = {uid for tables in edits.values() for table in tables for uid in table["series_uid"].to_pylist()}
+    return Grown(tuple(_cut(before.store, old, edits, store)), frozenset(uids))
 
 
 def _changes(before: Merged, parts: Mapping[str, str], index: Store) -> tuple[pa.Table, pa.Table] | None:

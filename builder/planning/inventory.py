@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Final
 
 import pyarrow as pa
 
@@ -13,7 +14,7 @@ from builder.model.canonical import fingerprint
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.planning.directories import LISTED, missing_files
 from builder.planning.duplicates import COMPARED, find_duplicates, part_with_verdicts, with_verdicts
-from builder.planning.growing import Merged, merge_changes
+from builder.planning.growing import Grown, Merged, merge_changes
 from builder.planning.incomplete import Study, aside_studies, setting_aside
 from builder.planning.layouts import Laid, lay_out
 from builder.planning.merge import ANNOTATIONS, LEFTOVERS, merge_parts
@@ -25,7 +26,7 @@ from builder.stages.index import IndexArgument, run_index
 from builder.stages.listings import forget_listings
 from builder.stages.parts import PartPlan, part_name, plan_index
 from builder.stages.stack_rows import STACKS
-from builder.stages.survey import IDENTITIES, SurveyArgument, stated, survey_chunk
+from builder.stages.survey import IDENTITIES, SurveyArgument, stated, survey_chunks
 from builder.storage import Store, open_store
 
 INDEX = "index"
@@ -33,6 +34,9 @@ INVENTORY = "inventory"
 VERSION = 9
 """Raised whenever the tables of an inventory, or what a survey finds, would come out differently of the same parts."""
 _RECEIPT = "inventory.json"
+
+KNOWN_CHUNKS: Final = 16
+"""Chunks that one task surveys where an earlier survey found most of it, as what a series is takes long to begin."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ class Inventory:
         Addresses of tables of headers that the build read, of series that were planned from tables.
     earlier
         Of the same archive, for what its surveys found of series that have not changed.
+    changed
+        Series in which rows came or went since ``earlier``; None if that is not known.
     parts
         Maps the parts of the index that it was merged from to the SHA-256 of their rows, if a later inventory can go
         on from it. It cannot where layouts or studies that are left out decide about rows.
@@ -83,6 +89,7 @@ class Inventory:
     withdrawn: tuple[Gone, ...] = ()
     later: tuple[str, ...] = ()
     earlier: "Inventory | None" = None
+    changed: frozenset[str] | None = None
     parts: Mapping[str, str] = field(default_factory=dict)
     missing: int = 0
     sources: tuple[str, ...] = ()
@@ -204,23 +211,25 @@ def take_inventory(
         grown = _merge_changes(earlier, known, index, store, sources=named)
     except (FileNotFoundError, LayoutError):  # something of the earlier inventory is gone or damaged
         earlier = grown = None
-    chunks, missing = grown or _merge(plans, sources, index, store, aside=aside)
+    if earlier is not None and grown is not None:
+        chunks, missing, changed = grown.chunks, earlier.missing, grown.changed
+    else:
+        (chunks, missing), changed = _merge(plans, sources, index, store, aside=aside), None
     files = sum(plan.files for plan in plans) + missing
-    inventory = Inventory(store, tuple(chunks), files, len(aside), parts=known, missing=missing, sources=named)
+    inventory = Inventory(store, chunks, files, len(aside), parts=known, missing=missing, sources=named)
     keep_inventory(inventory)
-    return replace(inventory, earlier=earlier)
+    return replace(inventory, earlier=earlier, changed=changed)
 
 
 def _merge_changes(
     earlier: Inventory | None, parts: Mapping[str, str], index: Store, store: Store, *, sources: Sequence[str]
-) -> tuple[list[str], int] | None:
+) -> Grown | None:
     """Do what ``_merge`` does by going on from an earlier inventory; None where that is not possible."""
     if earlier is None or not parts or not earlier.parts:
         return None
     if any(one != other for one, other in zip(earlier.sources, sources, strict=False)):
         return None
-    chunks = merge_changes(Merged(earlier.store, earlier.chunks, earlier.parts), parts, index, store)
-    return None if chunks is None else (chunks, earlier.missing)
+    return merge_changes(Merged(earlier.store, earlier.chunks, earlier.parts), parts, index, store)
 
 
 def keep_inventory(inventory: Inventory) -> None:
@@ -270,16 +279,19 @@ def take_survey(
     )
     if inventory.earlier is not None and parts:
         store, chunks = inventory.earlier.store.url, inventory.earlier.chunks
-        parts = _with_earlier(parts, [replace(parts[0], store=store, chunk=chunk) for chunk in chunks])
+        before = [replace(parts[0], store=store, chunk=chunk) for chunk in chunks]
+        parts = _with_earlier(parts, before, changed=inventory.changed)
     # headers of multi-frame objects are read again, so servers among the sources limit how many tasks run at once
     lane = min((source.lane for source in sources if source.lane), default="")
-    tasks = [Task(f"survey-{number:05d}", survey_chunk, part, lane=lane) for number, part in enumerate(parts)]
+    tasks = [Task(f"survey-{n:05d}", survey_chunks, held, lane=lane) for n, held in enumerate(_together(parts))]
     for outcome in progress.track(runner.run(tasks), stage="survey", total=len(tasks)):
         faults.add(outcome.value)
     return Survey(inventory.store, parts)
 
 
-def _with_earlier(parts: Sequence[SurveyArgument], before: Sequence[SurveyArgument]) -> tuple[SurveyArgument, ...]:
+def _with_earlier(
+    parts: Sequence[SurveyArgument], before: Sequence[SurveyArgument], *, changed: frozenset[str] | None
+) -> tuple[SurveyArgument, ...]:
     """Tell every chunk that is not surveyed yet which earlier chunks may hold its series: all are in their order.
 
     That is the same chunk, or those that are no chunks any more.
@@ -288,17 +300,26 @@ def _with_earlier(parts: Sequence[SurveyArgument], before: Sequence[SurveyArgume
         return tuple(parts)
     held = {part.chunk for part in parts}
     same = {part.chunk: part.earlier_chunk for part in before if part.chunk in held and _finished(part)}
-    changed = [part for part in before if part.chunk not in held and _finished(part)]
-    ranges = [(*_ends(part), part.earlier_chunk) for part in changed]
+    gone = [part for part in before if part.chunk not in held and _finished(part)]
+    ranges = [(*_ends(part), part.earlier_chunk) for part in gone]
     found = []
     for part in parts:
         if part.chunk in same:
             part = replace(part, earlier=(same[part.chunk],))
         elif ranges and not _finished(part):
             first, last = _ends(part)
-            part = replace(part, earlier=tuple(e for start, end, e in ranges if start <= last and first <= end))
+            own = None if changed is None else frozenset(uid for uid in changed if first <= uid <= last)
+            near = (e for start, end, e in ranges if start <= last and first <= end)
+            part = replace(part, earlier=tuple(replace(e, changed=own) for e in near))
         found.append(part)
     return tuple(found)
+
+
+def _together(parts: Sequence[SurveyArgument]) -> Iterator[tuple[SurveyArgument, ...]]:
+    """Yield the chunks of each task: several of which most series are known, otherwise one."""
+    known = [part for part in parts if part.earlier]
+    yield from (tuple(known[n : n + KNOWN_CHUNKS]) for n in range(0, len(known), KNOWN_CHUNKS))
+    yield from ((part,) for part in parts if not part.earlier)
 
 
 def _finished(part: SurveyArgument) -> bool:
@@ -349,7 +370,7 @@ def _lists_nothing(source: AnySource, position: int) -> str:
 
 def _merge(
     plans: Sequence[PartPlan], sources: Sequence[AnySource], index: Store, store: Store, *, aside: frozenset[Study]
-) -> tuple[list[str], int]:
+) -> tuple[tuple[str, ...], int]:
     """Write the chunks of the inventory and return them with the number of missing files that a DICOMDIR names."""
 
     def read(columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -379,7 +400,7 @@ def _merge(
             parts.append(folder / "missing.parquet")
             parts[-1].touch(mode=0o600)
             parts[-1].write_bytes(parquet_bytes(missing))
-        return (merge_parts(parts, store) if parts else []), missing.num_rows
+        return tuple(merge_parts(parts, store) if parts else ()), missing.num_rows
 
 
 def _laid(data: bytes, laid: Laid | None) -> bytes:

@@ -167,6 +167,7 @@ def _left(
         chunks=tuple(part.chunk for part in parts),
         withdrawn=tuple({**before, **now}[name] for name in sorted({*before, *now})),
         parts={},
+        changed=None,
     )
     keep_inventory(found)
     return found, replace(survey, store=store, parts=tuple(parts))

@@ -1,6 +1,6 @@
 """Turn chunks of INSTANCES into one row per stack with its verdict, for choosing the cohort. No pixels are read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,7 @@ from builder.imaging.stacks.axes import stacks_for
 from builder.imaging.stacks.options import VolumeOptions
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.sorting import distinct
-from builder.model.tables import (
-    TEXT,
-)
+from builder.model.tables import TEXT
 from builder.sources import AnySource
 from builder.stages.boundary import Faults, InternalError, OnInternalError, describe, fault_of_case
 from builder.stages.inner import Candidate, admitted, opened
@@ -88,28 +86,40 @@ class SurveyArgument:
         return self.chunk.rpartition("/")[2].removesuffix(".parquet")
 
 
-def survey_chunk(argument: SurveyArgument) -> tuple[InternalError, ...]:
-    """Survey one chunk unless it is finished. Raises SourceError when a source does not answer."""
+def survey_chunks(arguments: Sequence[SurveyArgument]) -> tuple[InternalError, ...]:
+    """Survey those chunks that are not finished. Raises SourceError when a source does not answer.
+
+    The chunks have the same options and rules. What their series are is worked out for all at once.
+    """
+    pending = [argument for argument in arguments if not _is_there(argument)]
+    found: list[tuple[SurveyArgument, _Draft, pa.Table, list[InternalError]]] = []
+    for argument in pending:
+        chunk = read_parquet(open_store(argument.store, directory_mode=0o700).read(argument.chunk))
+        errors: list[InternalError] = []
+        draft = _drafted(
+            chunk, sources=argument.sources, options=argument.options,
+            faults=Faults(argument.on_internal_error, errors.append), earlier=argument.earlier,
+        )  # fmt: skip
+        found.append((argument, draft, identities(chunk), errors))
+    finished = _finished([draft for _, draft, _, _ in found], pending[0].rules if pending else ())
+    for (argument, draft, people, errors), stacks in zip(found, finished, strict=True):
+        store = open_store(argument.store, directory_mode=0o700)
+        if errors:
+            store.put(argument.unfinished, b"")
+        store.put(argument.stacks, parquet_bytes(stacks))
+        store.put(argument.identities, parquet_bytes(people))
+        store.put(argument.membership, parquet_bytes(draft.membership))
+        if not errors:
+            store.delete(argument.unfinished)
+    return tuple(error for _, _, _, errors in found for error in errors)
+
+
+def _is_there(argument: SurveyArgument) -> bool:
+    """Return whether a chunk is surveyed, after what an earlier survey found of the same chunk was copied."""
     store = open_store(argument.store, directory_mode=0o700)
     if store.exists(argument.membership) and not store.exists(argument.unfinished):
-        return ()
-    if any(before.chunk == argument.chunk and _copied(before, argument, store) for before in argument.earlier):
-        return ()
-    chunk = read_parquet(store.read(argument.chunk))
-    errors: list[InternalError] = []
-    stacks, membership = survey(
-        chunk, sources=argument.sources, options=argument.options,
-        faults=Faults(argument.on_internal_error, errors.append), rules=argument.rules,
-        earlier=argument.earlier,
-    )  # fmt: skip
-    if errors:
-        store.put(argument.unfinished, b"")
-    store.put(argument.stacks, parquet_bytes(stacks))
-    store.put(argument.identities, parquet_bytes(identities(chunk)))
-    store.put(argument.membership, parquet_bytes(membership))
-    if not errors:
-        store.delete(argument.unfinished)
-    return tuple(errors)
+        return True
+    return any(before.chunk == argument.chunk and _copied(before, argument, store) for before in argument.earlier)
 
 
 def _copied(before: Earlier, argument: SurveyArgument, store: Store) -> bool:
@@ -145,7 +155,41 @@ def survey(
         A table with schema STACKS, in which the number of the chunk is not filled, and one with schema MEMBERSHIP that
         has a row for each row of ``chunk``.
     """
-    faults = faults or Faults()
+    draft = _drafted(chunk, sources=sources, options=options, faults=faults or Faults(), earlier=earlier)
+    (stacks,) = _finished([draft], rules)
+    return stacks, draft.membership
+
+
+@dataclass(frozen=True, eq=False)
+class _Draft:
+    """A chunk whose series are split into stacks, before what these are is worked out.
+
+    Parameters
+    ----------
+    kept
+        Stacks that an earlier survey found, some of them of other series.
+    rows
+        Rows of STACKS of all other series.
+    order
+        Where each stack of the chunk is among ``kept`` and ``rows``.
+    membership
+        Table with schema MEMBERSHIP.
+    """
+
+    kept: pa.Table
+    rows: list[dict[str, Any]]
+    order: list[int]
+    membership: pa.Table
+
+
+def _drafted(
+    chunk: pa.Table,
+    *,
+    sources: Sequence[AnySource],
+    options: VolumeOptions,
+    faults: Faults,
+    earlier: Sequence[Earlier],
+) -> _Draft:
     uids = chunk["series_uid"].to_pylist()
     series = series_of(uids)
     kept = find_kept(earlier, chunk, series)
@@ -178,11 +222,22 @@ def survey(
         order.extend(of)
         names.extend([name] * len(held))
         numbers.extend(places)
+    if new < chunk.num_rows:
+        chunk = chunk.take(pa.array([row for held in surveyed for row in held], pa.int64()))
+    for stack, digest in zip(rows, row_digests(chunk, groups), strict=True):
+        stack["rows_digest"] = digest
     membership = pa.table([pa.array(names, TEXT), pa.array(numbers, pa.int32())], schema=MEMBERSHIP)
-    made = _with_types(pa.Table.from_pylist(rows, schema=STACKS), rules)
-    made = _with_digests(made, chunk, surveyed, groups)
-    stacks = pa.concat_tables([kept.stacks, made]).take(pa.array(order, pa.int64()))
-    return stacks.combine_chunks(), membership
+    return _Draft(kept.stacks, rows, order, membership)
+
+
+def _finished(drafts: Sequence[_Draft], rules: Sequence[Rule]) -> Iterator[pa.Table]:
+    """Yield the stacks of each draft."""
+    made = _with_types(pa.Table.from_pylist([row for draft in drafts for row in draft.rows], schema=STACKS), rules)
+    first = 0
+    for draft in drafts:
+        stacks = pa.concat_tables([draft.kept, made.slice(first, len(draft.rows))])
+        yield stacks.take(pa.array(draft.order, pa.int64())).combine_chunks()
+        first += len(draft.rows)
 
 
 def _nameless(chunk: pa.Table, row: int) -> str:
@@ -202,16 +257,6 @@ def _with_types(stacks: pa.Table, rules: Sequence[Rule]) -> pa.Table:
 def _members(rows: Sequence[Mapping[str, Any]], places: Sequence[int], *, first: int) -> list[list[int]]:
     """Return the instances of each stack of a series, counted from ``first``; ``places`` are the series' own."""
     return [[first + n for n, place in enumerate(places) if place in row["holders"]] for row in rows]
-
-
-def _with_digests(
-    stacks: pa.Table, chunk: pa.Table, series: Sequence[range], groups: Sequence[Sequence[int]]
-) -> pa.Table:
-    """Fill the column of digests. ``groups`` are the instances of each stack, counted among the rows of ``series``."""
-    if sum(map(len, series)) < chunk.num_rows:
-        chunk = chunk.take(pa.array([row for held in series for row in held], pa.int64()))
-    place = stacks.schema.get_field_index("rows_digest")
-    return stacks.set_column(place, stacks.schema.field(place), pa.array(row_digests(chunk, groups), TEXT))
 
 
 def _surveyed(

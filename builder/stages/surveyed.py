@@ -8,13 +8,23 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from builder.model.parquet import read_parquet
+from builder.stages.row_digests import row_digests
 from builder.stages.stack_rows import STACKS
-from builder.storage import open_store
+from builder.storage import Store, open_store
+
+Pair = tuple[range, range]
+"""Rows of a series in a chunk and in an earlier one."""
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """A surveyed chunk of an earlier inventory: where its tables are."""
+    """A surveyed chunk of an earlier inventory: where its tables are.
+
+    Parameters
+    ----------
+    changed
+        Series of which some row came or went since; None if that is not known, so that the rows are compared.
+    """
 
     store: str
     chunk: str
@@ -22,6 +32,7 @@ class Earlier:
     identities: str
     membership: str
     unfinished: str
+    changed: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,15 +64,12 @@ def find_kept(earlier: Sequence[Earlier], chunk: pa.Table, series: Sequence[rang
         store = open_store(before.store, directory_mode=0o700)
         if not store.exists(before.membership) or store.exists(before.unfinished):
             continue
-        instances, membership, own = (
-            read_parquet(store.read(p)) for p in (before.chunk, before.membership, before.stacks)
-        )
-        if instances.column_names != chunk.column_names:
-            continue  # an earlier release read other attributes
-        held, rows = _by_name(instances), _by_name(own)
-        pairs = [(now, held[names[now.start]]) for now in series if names[now.start] in held]
+        membership, own = (read_parquet(store.read(path)) for path in (before.membership, before.stacks))
+        held, rows = _by_name(membership["series"].to_pylist()), _by_name(own["series_uid"].to_pylist())
+        pairs = [(now, held[name]) for now in series if (name := names[now.start]) in held]
+        pairs = [(now, then) for now, then in pairs if len(now) == len(then)]
         numbers = membership["stack"].to_pylist()
-        for now, then in _unchanged(chunk, instances, [(n, t) for n, t in pairs if len(n) == len(t)]):
+        for now, then in _unchanged(before, chunk, store, pairs):
             place = rows.get(names[now.start], range(0))
             moved = range(stacks.num_rows + place.start, stacks.num_rows + place.stop)
             found[now.start] = (moved, numbers[then.start : then.stop])
@@ -75,28 +83,29 @@ def series_of(names: Sequence[str | None]) -> list[range]:
     return [range(start, end) for start, end in zip(starts, [*starts[1:], len(names)], strict=True)]
 
 
-def _by_name(table: pa.Table) -> dict[str, range]:
+def _by_name(names: Sequence[str | None]) -> dict[str | None, range]:
     """Map the series of a table to their rows."""
-    names = table["series_uid"].to_pylist()
-    return {name: rows for rows in series_of(names) if (name := names[rows.start]) is not None}
+    return {names[rows.start]: rows for rows in series_of(names) if names[rows.start] is not None}
 
 
-def _unchanged(now: pa.Table, before: pa.Table, pairs: Sequence[tuple[range, range]]) -> list[tuple[range, range]]:
-    """Return the pairs of as many rows each that are equal, cell by cell."""
-    if not pairs:
-        return []
+def _unchanged(before: Earlier, chunk: pa.Table, store: Store, pairs: Sequence[Pair]) -> list[Pair]:
+    """Return the pairs of as many rows each, of a chunk and an earlier one, of which no cell differs."""
+    if before.changed is not None:
+        names = chunk["series_uid"]
+        return [pair for pair in pairs if names[pair[0].start].as_py() not in before.changed]
+    instances = read_parquet(store.read(before.chunk)) if pairs else chunk
+    if not pairs or instances.column_names != chunk.column_names:
+        return []  # an earlier release read other attributes
     rows, earlier = (
         pa.array(np.concatenate([np.arange(r.start, r.stop) for r in side])) for side in zip(*pairs, strict=True)
     )
-    same = equal_rows(now.take(rows), before.take(earlier))
+    same = equal_rows(chunk.take(rows), instances.take(earlier))
     starts = np.cumsum([0, *(len(rows) for rows, _ in pairs[:-1])])
     return [pair for pair, equal in zip(pairs, np.logical_and.reduceat(same, starts).tolist(), strict=True) if equal]
 
 
 def equal_rows(one: pa.Table, other: pa.Table) -> npt.NDArray[np.bool_]:
-    """Return which rows of two tables are equal. Columns are compared whole, and cells only where these differ."""
-    same = np.ones(one.num_rows, np.bool_)
-    for name in one.column_names:
-        if not one[name].equals(other[name]):
-            same &= [a == b for a, b in zip(one[name].to_pylist(), other[name].to_pylist(), strict=True)]
-    return same
+    """Return which rows of two tables are equal; numbers are compared by their bytes, so that 0.0 is not -0.0."""
+    rows = [[row] for row in range(one.num_rows)]
+    pairs = zip(row_digests(one, rows), row_digests(other, rows), strict=True)
+    return np.array([first == second for first, second in pairs], np.bool_)

@@ -167,18 +167,25 @@ def test_what_did_not_change_is_not_opened(tmp_path: Path, monkeypatch: pytest.M
         raise AssertionError("everything was merged")
 
     judged: list[int] = []
-    judge = survey.survey
+    judge, split = survey._drafted, survey._surveyed
+    splits: list[int] = []
 
     def see(chunk: Any, **options: Any) -> Any:
         judged.append(chunk.num_rows)
         return judge(chunk, **options)
 
+    def see_split(instances: Any, *rest: Any) -> Any:
+        splits.append(instances.num_rows)
+        return split(instances, *rest)
+
     monkeypatch.setattr(inventory, "_merge", never)
-    monkeypatch.setattr(survey, "survey", see)
+    monkeypatch.setattr(survey, "_drafted", see)
+    monkeypatch.setattr(survey, "_surveyed", see_split)
     after, _ = taken(tmp_path / "archive", tmp_path / "grown", before)
     same = set(before.chunks) & set(after.chunks)
     assert len(before.chunks) > 8
     assert len(after.chunks) - len(same) == len(judged) <= 3
+    assert splits == [2]
 
 
 def test_what_lies_beside_the_images_is_not_opened_if_it_did_not_change(

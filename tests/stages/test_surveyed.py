@@ -16,7 +16,7 @@ from builder.planning.merge import keep_chunk
 from builder.sources import Folder
 from builder.stages import survey as stage
 from builder.stages.row_digests import row_digests
-from builder.stages.survey import SurveyArgument, survey_chunk
+from builder.stages.survey import SurveyArgument, survey_chunks
 from builder.stages.surveyed import find_kept
 from builder.storage import open_store
 
@@ -48,7 +48,7 @@ def surveyed(folder: Path, table: pa.Table, *, earlier: SurveyArgument | None = 
     before = () if earlier is None else (earlier.earlier_chunk,)
     source = Folder(url="/archive", site="north")
     argument = SurveyArgument(str(folder), path, "survey", (source,), VolumeOptions(), earlier=before)
-    assert survey_chunk(argument) == ()
+    assert survey_chunks((argument,)) == ()
     return argument
 
 
@@ -83,7 +83,7 @@ def test_only_changed_series_are_surveyed(tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_same_chunk_is_not_opened(tmp_path: Path):
     first = surveyed(tmp_path / "before", chunk({"1.2.1": (3, "A", False)}))
     now = replace(first, store=str(tmp_path / "now"), earlier=(first.earlier_chunk,))
-    assert survey_chunk(now) == ()  # although there is none
+    assert survey_chunks((now,)) == ()  # although there is none
     assert contents(now) == contents(first)
 
 
@@ -93,6 +93,33 @@ def test_chunks_with_other_columns_are_surveyed_again(tmp_path: Path):
     path = keep_chunk(open_store(first.store), archive.drop_columns("kvp"))  # as an earlier release left it
     known = replace(first.earlier_chunk, chunk=path)
     assert find_kept([known], archive, [range(3)]).series == {}
+
+
+def test_rows_are_not_compared_where_it_is_known_which_changed(tmp_path: Path):
+    archive = {"1.2.1": (3, "A", False), "1.2.2": (4, "A", True)}
+    first = surveyed(tmp_path / "before", chunk(archive))
+    Path(first.store, first.chunk).unlink()
+    known = replace(first.earlier_chunk, changed=frozenset({"1.2.2"}))
+    assert find_kept([known], chunk(archive), [range(3), range(3, 7)]).series.keys() == {0}
+
+
+def test_several_chunks_are_surveyed_as_each_alone(tmp_path: Path):
+    tables = [chunk({"1.2.1": (3, "A", False)}), chunk({"1.2.2": (4, "B", True), "": (1, "A", False)})]
+    alone = [surveyed(tmp_path / "alone", table) for table in tables]
+    store = open_store(tmp_path / "together")
+    together = [replace(one, store=str(tmp_path / "together")) for one in alone]
+    for table in tables:
+        keep_chunk(store, table)
+    assert survey_chunks(together) == ()
+    assert [contents(one) for one in together] == [contents(one) for one in alone]
+
+
+def test_zero_and_minus_zero_differ(tmp_path: Path):
+    table = chunk({"1.2.1": (3, "A", False)})
+    place = table.column_names.index("gantry_tilt")
+    first = surveyed(tmp_path / "before", table.set_column(place, "gantry_tilt", pa.array([0.0] * 3)))
+    now = table.set_column(place, "gantry_tilt", pa.array([-0.0] * 3))
+    assert find_kept([first.earlier_chunk], now, [range(3)]).series == {}
 
 
 def test_a_survey_with_an_internal_error_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
