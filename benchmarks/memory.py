@@ -112,7 +112,7 @@ def measure_all(spec: DatasetSpec, **parameters: str) -> Iterator[Measured]:
                 rows = whole.objects.filter([n == number for n in whole.objects.column("case").to_pylist()])
                 place = rows.schema.get_field_index("case")
                 rows = rows.set_column(place, rows.schema.field(place), pa.array([0] * rows.num_rows, pa.int32()))
-                one = ShardPlan(whole.fingerprint, whole.bucket, (case,), rows)
+                one = ShardPlan(whole.fingerprint, (case,), rows)
                 if not warm:
                     measure(one, resolved, key)
                     warm = True

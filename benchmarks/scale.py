@@ -22,10 +22,11 @@ import pyarrow as pa
 from figures import figure
 
 from builder.model.keyed import Key
-from builder.plan import PLANNED, CasePlan, ShardPlan, assign_buckets, shard_fingerprint
+from builder.plan import PLANNED, CasePlan, assign_buckets, shard_fingerprint
 from builder.run.clusters.local import Local
 from builder.stages.graph import Task
-from builder.stages.planned import load_plan, packs, write_index, write_pack
+from builder.stages.planned import Rows, load_plan, plan_line, write_index
+from builder.stages.planned import write_plans as write_lines
 from builder.storage import open_store
 
 SLICES = 8
@@ -96,16 +97,12 @@ def write_plans(count: int, folder: Path) -> list[str]:
     cases = [CasePlan(key.name("case", f"{n}"), key.name("person", f"{n}"), "s", 0, 1, 1, 1) for n in range(count)]
     columns = [pa.nulls(SLICES, field.type) for field in PLANNED]
     objects = pa.Table.from_arrays(columns, schema=PLANNED)
-    plans = []
-    for bucket, held in assign_buckets(cases, key=key, most_cases=1, most_bytes=1 << 30).items():
-        name = shard_fingerprint({"format": 1}, held, objects)
-        plans.append(ShardPlan(name, bucket, tuple(held), objects))
-    files = list(packs([SLICES] * len(plans)))
-    for number, shards in enumerate(files):
-        several = plans[shards.start : shards.stop]
-        write_pack(store, number, several, pa.concat_tables([objects] * len(several)))
-    write_index(store, ((plans[shard].fingerprint, n) for n, shards in enumerate(files) for shard in shards))
-    return [plan.fingerprint for plan in plans]
+    shards = assign_buckets(cases, key=key, most_cases=1, most_bytes=1 << 30).items()
+    names = [shard_fingerprint({"format": 1}, held, objects) for _, held in shards]
+    rows = Rows.of(objects)
+    lines = (plan_line(name, held, rows, {}) for name, (_, held) in zip(names, shards, strict=True))
+    write_index(store, zip(names, write_lines(store, lines), strict=True))
+    return names
 
 
 def cases_of(argument: tuple[str, str]) -> int:

@@ -159,7 +159,6 @@ class ShardPlan:
     """One shard to build: its cases in order, their objects by schema PLANNED, and by digest what goes out of heads."""
 
     fingerprint: str
-    bucket: str
     cases: tuple[CasePlan, ...]
     objects: pa.Table
     faces: Mapping[str, bytes] = field(default_factory=dict, repr=False)
@@ -362,14 +361,17 @@ class Namer:
     def __init__(self, recipe_document: Mapping[str, Any]) -> None:
         self._recipe = Fingerprint(recipe_document)
 
-    def name(self, cases: Sequence[CasePlan], objects: pa.Table) -> str:
-        """Return the name of a shard; ``objects`` are by schema PLANNED, in any order."""
-        case, role, content, header, size, uid, layout = (objects[name].to_pylist() for name in ("case", *NAMED))
+    def name(self, cases: Sequence[CasePlan], objects: Mapping[str, Sequence[Any]]) -> str:
+        """Return the name of a shard; ``objects`` maps columns of PLANNED, those of NAMED and STATED, to their values.
+
+        The objects may come in any order.
+        """
+        case, role, content, header, size, uid, layout = (objects[name] for name in ("case", *NAMED))
         digests = [of_all or of_header or "" for of_all, of_header in zip(content, header, strict=True)]
         rows: list[tuple[Any, ...]] = list(zip(case, role, digests, size, [name or "" for name in uid], strict=True))
-        if objects["layout"].null_count < objects.num_rows:
+        if any(layout):
             # tables and sidecars beside an image file say what it is; the hash of the file does not cover them
-            stated = [json.dumps([row[name] for name in STATED]) for row in objects.select(STATED).to_pylist()]
+            stated = map(json.dumps, zip(*(objects[name] for name in STATED), strict=True))
             rows = [(*row, facts) if laid else row for row, facts, laid in zip(rows, stated, layout, strict=True)]
         partners = {case.case_key: [asdict(image) for image in case.partners] for case in cases}
         for image in (image for images in partners.values() for image in images):
@@ -385,5 +387,6 @@ class Namer:
 
 
 def shard_fingerprint(recipe_document: Mapping[str, Any], cases: Sequence[CasePlan], objects: pa.Table) -> str:
-    """Fingerprint one shard, as ``Namer`` does for many."""
-    return Namer(recipe_document).name(cases, objects)
+    """Fingerprint one shard, whose ``objects`` are by schema PLANNED, as ``Namer`` does for many."""
+    columns = {name: objects[name].to_pylist() for name in ("case", *NAMED, *STATED)}
+    return Namer(recipe_document).name(cases, columns)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 
 from builder.errors import LayoutError, Reason, SourceError
@@ -147,6 +148,14 @@ class Survey:
         place = STACKS.get_field_index("chunk")  # not stored, as the numbers of chunks change when an archive grows
         numbers = pa.repeat(pa.scalar(number, pa.int32()), stacks.num_rows)
         return stacks.set_column(place, STACKS.field(place), numbers)
+
+    def row_digests(self) -> pa.Table:
+        """Read ``series_uid``, ``stack`` and ``rows_digest`` of each stack, and its ``chunk``."""
+        names = ["series_uid", "stack", "rows_digest"]
+        found = [read_parquet(self.store.read(part.stacks), columns=names) for part in self.parts]
+        numbers = np.repeat(np.arange(len(found), dtype=np.int32), [table.num_rows for table in found])
+        empty = pa.schema([STACKS.field(name) for name in names]).empty_table()
+        return pa.concat_tables([empty, *found]).append_column("chunk", pa.array(numbers, pa.int32()))
 
     def identities(self) -> pa.Table:
         """Read the identities of all chunks, with schema IDENTITIES; an identity in several chunks is repeated."""

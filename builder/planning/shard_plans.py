@@ -4,7 +4,8 @@ import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain, count, islice
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -15,14 +16,15 @@ from builder.model.canonical import fingerprint
 from builder.model.layout import RECEIPT, shard_path
 from builder.model.parquet import parquet_bytes
 from builder.plan import CasePlan, ShardPlan, ShardSummary, assign_buckets
-from builder.planning.case_plans import case_plans, choose_images, number_types, with_bytes
+from builder.planning.case_plans import Chosen, case_plans, choose_images, number_types, with_bytes
 from builder.planning.inputs import PlanInputs
+from builder.planning.kept_plans import Draft, Keys, PlannedShard, earlier_plan, keep_known
 from builder.planning.link import Annotations
 from builder.planning.rows import LinkRow, rows_of
 from builder.planning.sorted_rows import Parts, SortedRows, sort_objects
-from builder.stages.gather import Pack, PackArgument, write_packs
+from builder.stages.gather import LinesArgument, write_lines
 from builder.stages.graph import Runner, Task
-from builder.stages.planned import is_planned, pack_path, packs, read_pack, write_index
+from builder.stages.planned import LineReader, is_planned, load_plan, parse_plan, write_index, write_plans
 from builder.stages.shard import SPEC
 from builder.storage import LocalStore, Store, open_store
 from builder.storage.contract import SWEPT
@@ -59,24 +61,27 @@ def write_shard_plans(
     buckets = assign_buckets(cases, key=key, most_cases=spec.shards.cases, most_bytes=most_bytes)
     # in the order of the spec, which sorting the keys would lose
     text = spec.model_dump_json(by_alias=True).encode()
-    images = {case.reference.case_key: case for case in chosen}
-    parts = Parts()
-    parts.add_shards([[images[c.case_key] for c in held] for held in buckets.values()], _by_case(links))
+    images, linked = {case.reference.case_key: case for case in chosen}, _by_case(links)
+    keys = Keys(inputs.survey.row_digests(), annotations.table, links, text, document)
+    drafts = []
+    for bucket, held in buckets.items():
+        told = [(case, images[case.case_key], linked.get(case.case_key, ())) for case in held]
+        drafts.append(Draft(bucket, tuple(held), keys.of(told)))
+    made_of = _MadeOf(images, linked, types, annotations.table, document, faces.removals)
+    kept = earlier_plan(inputs.private).take(drafts)
     with _workplace(inputs.private) as made:
-        rows = sort_objects(parts, inputs.inventory, inputs.survey, annotations.table, made=made, runner=runner)
-        sized = (
-            with_bytes(spec, case, images[case.case_key], types, stored)
-            for case, stored in zip((c for held in buckets.values() for c in held), rows.stored(), strict=True)
-        )
-        planned = [(bucket, tuple(islice(sized, len(held)))) for bucket, held in buckets.items()]
-        tasks = list(_tasks(planned, rows, document, faces.removals, made))
-        done = inputs.progress.track(runner.run(tasks), stage="plan", total=len(tasks))
-        outcomes = [_summaries(outcome.task.argument, outcome.value) for outcome in done]
-        files = dict(sorted(pair for found in outcomes for pair in found))
-        shards = tuple(shard for held in files.values() for shard in held)
+        new = [draft for draft, shard in zip(drafts, kept, strict=True) if shard is None]
+        fresh = _plan_new(inputs, new, made_of, made, runner)
+        remaining = iter(fresh)
+        planned = [next(remaining) if shard is None else shard for shard in kept]
+        shards = tuple(shard.summary for shard in planned)
         store = inputs.private.join(PLAN, fingerprint([s.fingerprint for s in shards], text))
         store.put(SPEC, text)
-        touched = _keep(inputs.dataset, store, files, made)
+        touched = _count_touched(inputs.dataset, store, fresh) if is_planned(store) else 0
+        if not is_planned(store):
+            places = write_plans(store, (shard.line for shard in planned))
+            keep_known(store, [draft.key for draft in drafts], shards, places)
+            write_index(store, zip((shard.fingerprint for shard in shards), places, strict=True))
     if touched:
         inputs.progress.say(
             f"plan: {counted(touched, 'file was', 'files were')} written again after the shards were planned, with the "
@@ -122,63 +127,67 @@ def _by_case(links: pa.Table) -> dict[str, list[LinkRow]]:
     return found
 
 
-def _tasks(
-    shards: Sequence[tuple[str, tuple[CasePlan, ...]]],
-    rows: SortedRows,
-    document: Mapping[str, Any],
-    removals: Mapping[str, bytes],
-    made: Store,
-) -> Iterator[Task]:
-    """Yield the tasks that write the files of plans."""
-    counts, number = rows.of_cases(), 0
-    for place, group in enumerate(rows.parts.groups):
-        own = shards[group.shards.start : group.shards.stop]
-        of_cases = iter(counts[group.cases.start : group.cases.stop])
-        sizes = [sum(islice(of_cases, len(cases))) for _, cases in own]
-        held = [Pack(n, tuple(own[p.start : p.stop])) for n, p in enumerate(packs(sizes), start=number)]
-        number += len(held)
-        gone = {face for _, cases in own for case in cases for face in case.faces}
-        argument = PackArgument(
+@dataclass(frozen=True, eq=False)
+class _MadeOf:
+    """What the plans of shards are made of: by case its images and labels, and what is of all of them."""
+
+    images: Mapping[str, Chosen]
+    links: Mapping[str, Sequence[LinkRow]]
+    types: Mapping[str, str]
+    annotations: pa.Table
+    recipe: Mapping[str, Any]
+    removals: Mapping[str, bytes]
+
+
+def _plan_new(
+    inputs: PlanInputs, drafts: Sequence[Draft], of: _MadeOf, made: Store, runner: Runner
+) -> list[PlannedShard]:
+    """Have the plans of shards written that no earlier plan has, and return the shards in their order."""
+    cases = [case for draft in drafts for case in draft.cases]
+    parts = Parts()
+    parts.add_shards([[of.images[case.case_key] for case in draft.cases] for draft in drafts], of.links)
+    rows = sort_objects(parts, inputs.inventory, inputs.survey, of.annotations, made=made, runner=runner)
+    sized = (
+        with_bytes(inputs.spec, case, of.images[case.case_key], of.types, stored)
+        for case, stored in zip(cases, rows.stored(), strict=True)
+    )
+    shards = [tuple(islice(sized, len(draft.cases))) for draft in drafts]
+    tasks = list(_tasks(shards, rows, of, made))
+    done = inputs.progress.track(runner.run(tasks), stage="plan", total=len(tasks))
+    lines = sorted(
+        (line for outcome in done for line in outcome.value), key=lambda line: (line.place.file, line.place.start)
+    )
+    reader = LineReader(made)
+    return [
+        PlannedShard(ShardSummary(line.fingerprint, draft.bucket, own, line.encoded), line.place, reader)
+        for draft, own, line in zip(drafts, shards, lines, strict=True)
+    ]
+
+
+def _tasks(shards: Sequence[tuple[CasePlan, ...]], rows: SortedRows, of: _MadeOf, made: Store) -> Iterator[Task]:
+    """Yield the tasks that write the plans of shards."""
+    for number, group in enumerate(rows.parts.groups):
+        own = tuple(shards[group.shards.start : group.shards.stop])
+        gone = {face for cases in own for case in cases for face in case.faces}
+        argument = LinesArgument(
             made.url,
-            document,
-            rows.pieces(place),
+            number,
+            of.recipe,
+            rows.pieces(number),
             group.parts.start,
             tuple(rows.parts.roles[group.cases.start : group.cases.stop]),
-            tuple(held),
-            {face: data for face, data in removals.items() if face in gone},
+            own,
+            {face: data for face, data in of.removals.items() if face in gone},
         )
-        yield Task(f"plan-{place:05d}", write_packs, argument)
+        yield Task(f"plan-{number:05d}", write_lines, argument)
 
 
-def _summaries(
-    argument: PackArgument, named: Sequence[Sequence[tuple[str, bool]]]
-) -> Iterator[tuple[int, tuple[ShardSummary, ...]]]:
-    """Yield the number of each file that a task wrote, and its shards."""
-    for pack, names in zip(argument.packs, named, strict=True):
-        shards = (
-            ShardSummary(name, bucket, cases, encoded)
-            for (bucket, cases), (name, encoded) in zip(pack.shards, names, strict=True)
-        )
-        yield pack.number, tuple(shards)
-
-
-def _keep(dataset: Store, store: Store, files: Mapping[int, Sequence[ShardSummary]], made: Store) -> int:
-    """Put the files of plans and their index in place; if they are there already, count files written again."""
-    if not is_planned(store):
-        for path in map(pack_path, files):
-            if isinstance(made, LocalStore):
-                store.commit(path, made.root / path)
-            else:
-                store.put(path, made.read(path))
-        write_index(store, ((shard.fingerprint, number) for number, shards in files.items() for shard in shards))
-        return 0
-    # the same shards in the same order, as the folder is named after them; an earlier release cut files elsewhere
-    before = chain.from_iterable(read_pack(store, number) for number in count())
-    now = chain.from_iterable(read_pack(made, number) for number in files)
+def _count_touched(dataset: Store, store: Store, fresh: Sequence[PlannedShard]) -> int:
+    """Count files written again, of built shards that had to be planned again and have the names of a plan's."""
     return sum(
-        count_touched(earlier, plan)
-        for plan, earlier in zip(now, before, strict=False)
-        if dataset.exists(shard_path(plan.fingerprint, RECEIPT))
+        count_touched(load_plan(store, shard.summary.fingerprint), parse_plan(shard.line))
+        for shard in fresh
+        if dataset.exists(shard_path(shard.summary.fingerprint, RECEIPT))
     )
 
 

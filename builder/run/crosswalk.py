@@ -31,7 +31,7 @@ from builder.release.crosswalk import (
 )
 from builder.run.lease import FOLDER as LEASE
 from builder.run.lease import hold_lease
-from builder.stages.planned import INDEX
+from builder.stages.planned import INDICES
 from builder.stages.shard import SPEC, read_file
 from builder.storage import Store, checkpoint, private_store
 
@@ -108,8 +108,8 @@ def reference_of(private: Store) -> str:
 def clear_plain(private: Store) -> None:
     """Destroy the plans of a published release that hold both names, of which the crosswalk is the encrypted form."""
     paths = [*private.list(PLAN), *private.list(RELEASE)]
-    indices = [path for path in paths if path.endswith(f"/{INDEX}")]  # first: a plan without one is written again
-    plans = [p for p in paths if p.endswith(".parquet") and p.split("/")[-2] in ("shards", "units")]
+    indices = [path for path in paths if path.endswith(INDICES)]  # first: a plan without one is written again
+    plans = [p for p in paths if p.endswith((".jsonl", ".parquet")) and p.split("/")[-2] in ("shards", "units")]
     for path in (*indices, *plans):
         private.destroy(path)
 

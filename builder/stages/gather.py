@@ -1,12 +1,12 @@
 """Gather the rows of all objects that shards are made of, and write the plans of the shards: the tasks of a plan.
 
 A shard takes its cases from anywhere in an archive, which has more rows than fit into memory. So ``sort_rows`` puts
-the rows of some chunks in the order of the shards and stores them in pieces, and ``write_packs`` joins one piece of
+the rows of some chunks in the order of the shards and stores them in pieces, and ``write_lines`` joins one piece of
 each. What many objects of a series share, most of a hundred columns, is read, sorted and kept once for all of them.
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
@@ -20,22 +20,16 @@ from builder.decode.format import NATIVE
 from builder.model.parquet import read_parquet
 from builder.model.sorting import Flags, changes
 from builder.model.tables import FROM_TABLES, INSTANCES
-from builder.plan import NAMED, PLANNED, STATED, CasePlan, Namer, ShardSummary
+from builder.model.zarr_format import checksum
+from builder.plan import NAMED, STATED, CasePlan, Namer
 from builder.stages.checked import read_checked, with_checksum
-from builder.stages.planned import shard_plans, write_pack
+from builder.stages.planned import OWN, SHARED, Place, Rows, plan_line, plans_path
 from builder.storage import Store, open_store
 
 Numbers = npt.NDArray[np.int64]
 
-OWN: Final = (
-    *("path", "member", "size", "stamp", "header_sha256", "content_sha256", "pixel_offset", "pixel_length"),
-    *("sop_instance_uid", "acquisition_date", "content_date", "acquisition_time", "content_time"),
-    *("acquisition_datetime", "acquisition_number", "instance_number", "temporal_position", "trigger_time"),
-    *("exposure_mas", "image_position_patient", "rescale_slope", "rescale_intercept", "frame_reference_time"),
-)
-"""Columns of INSTANCES that differ between the objects of a series, or may. The others can differ, too."""
-
-SHARED: Final = tuple(name for name in INSTANCES.names if name not in OWN)
+LINES_ROWS: Final = 4_096
+"""From about so many rows on, no more shards are turned into lines together: they take about a kB each meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -204,21 +198,15 @@ def _counted(path: str, pieces: Mapping[int, tuple[int, int]], own: pa.Table, *,
 
 
 @dataclass(frozen=True, eq=False)
-class Pack:
-    """A file of plans to write: its number, and the bucket and cases of each shard."""
-
-    number: int
-    shards: tuple[tuple[str, tuple[CasePlan, ...]], ...]
-
-
-@dataclass(frozen=True, eq=False)
-class PackArgument:
-    """Which files of plans to write, from one piece of each run.
+class LinesArgument:
+    """The plans of which shards to write, from one piece of each run.
 
     Parameters
     ----------
     store
-        Location of the runs, and of the files.
+        Location of the runs, and of the file of plans.
+    number
+        Of that file.
     recipe
         What shards are named by beside their cases.
     pieces
@@ -227,61 +215,46 @@ class PackArgument:
         Number of the first part.
     roles
         Role of each part of each case.
+    shards
+        Cases of each shard.
     removals
         By digest, what goes out of the heads of these cases.
     """
 
     store: str
+    number: int
     recipe: Mapping[str, Any]
     pieces: tuple[tuple[str, int, int], ...]
     first: int
     roles: tuple[tuple[str, ...], ...]
-    packs: tuple[Pack, ...]
+    shards: tuple[tuple[CasePlan, ...], ...]
     removals: Mapping[str, bytes] = field(repr=False)
 
 
-def write_packs(argument: PackArgument) -> tuple[tuple[tuple[str, bool], ...], ...]:
-    """Write files of plans; return of each shard of each its name, and whether pixels of it are compressed."""
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The plan of a shard that was written: name, whether pixels of it are compressed, and where it is."""
+
+    fingerprint: str
+    encoded: bool
+    place: Place
+
+
+def write_lines(argument: LinesArgument) -> tuple[Line, ...]:
+    """Write the plans of shards into one file, a line each."""
     store, namer = open_store(argument.store, directory_mode=0o700), Namer(argument.recipe)
-    roles = [role for held in argument.roles for role in held]
-    gathered = _Gathered(store, argument.pieces, argument.first, len(roles))
-    # the number of each case within its shard, repeated for its parts
-    places = [n for pack in argument.packs for _, cases in pack.shards for n in range(len(cases))]
-    places = [n for n, held in zip(places, argument.roles, strict=True) for _ in held]
-    found, case, part = [], 0, 0
-    for pack in argument.packs:
-        sizes = [len(cases) for _, cases in pack.shards]
-        of_cases = argument.roles[case : case + sum(sizes)]
-        end = part + sum(len(held) for held in of_cases)
-        table, counts = gathered.planned(range(part, end), roles, places)
-        of_case = _sums(counts, [len(held) for held in of_cases])
-        found.append(_write_pack(store, namer, pack, table, _sums(of_case, sizes), argument.removals))
-        case, part = case + len(of_cases), end
-    return tuple(found)
-
-
-def _sums(values: Sequence[int], sizes: Sequence[int]) -> list[int]:
-    """Return the sum of the first so many values, of the next so many, and so on."""
-    ends = np.cumsum([0, *sizes])
-    totals = np.cumsum([0, *values])
-    return [int(total) for total in np.diff(totals[ends])]
-
-
-def _write_pack(
-    store: Store, namer: Namer, pack: Pack, table: pa.Table, counts: Sequence[int], removals: Mapping[str, bytes]
-) -> tuple[tuple[str, bool], ...]:
-    """Write a file with the plans of shards that have so many of its rows each."""
-    laid = table["layout"].null_count < table.num_rows
-    named = table.select(
-        list(dict.fromkeys(("case", *NAMED, *(STATED if laid else ()), "format", "transfer_syntax_uid")))
-    )
-    summaries, start = [], 0
-    for (bucket, cases), count in zip(pack.shards, counts, strict=True):
-        own = named.slice(start, count)
-        summaries.append(ShardSummary(namer.name(cases, own), bucket, cases, _encoded(own)))
-        start += count
-    write_pack(store, pack.number, list(shard_plans(summaries, counts, table, removals)), table)
-    return tuple((summary.fingerprint, summary.encoded) for summary in summaries)
+    gathered = _Gathered(store, argument.pieces, argument.first, sum(map(len, argument.roles)))
+    sink, lines, roles = io.BytesIO(), [], iter(argument.roles)
+    parts = [[(n, role) for n, _ in enumerate(cases) for role in next(roles)] for cases in argument.shards]
+    for cases, rows in zip(argument.shards, gathered.shards(parts), strict=True):
+        laid = any(rows.column("layout"))
+        named = {name: rows.column(name) for name in ("case", *NAMED, *(STATED if laid else ()))}
+        name = namer.name(cases, named)
+        line = plan_line(name, cases, rows, argument.removals)
+        place = Place(argument.number, sink.tell(), sink.write(line), checksum(line))
+        lines.append(Line(name, _encoded(rows), place))
+    store.put(plans_path(argument.number), sink.getvalue())
+    return tuple(lines)
 
 
 class _Gathered:
@@ -295,24 +268,40 @@ class _Gathered:
             shared.append(pa.ipc.open_stream(stream).read_all())
         both = [pa.concat_tables(tables) for tables in (own, shared)]
         self._own, self._shared = (table.take(pa.array(_order(table))) for table in both)
-        self._rows = np.searchsorted(self._own["part"].to_numpy(), np.arange(first, first + count + 1))
-        self._alike = np.searchsorted(self._shared["part"].to_numpy(), np.arange(first, first + count + 1))
+        parts = np.arange(first, first + count + 1)
+        self._rows, self._alike = (np.searchsorted(t["part"].to_numpy(), parts) for t in (self._own, self._shared))
+        starts = self._alike[self._own["part"].to_numpy() - first] + self._own["shared"].to_numpy()
+        self._counts = np.bincount(starts, minlength=self._shared.num_rows)
 
-    def planned(self, parts: range, roles: Sequence[str], places: Sequence[int]) -> tuple[pa.Table, Sequence[int]]:
-        """Return the rows of some parts with schema PLANNED, and how many each part has."""
-        ends = self._rows[parts.start : parts.stop + 1]
-        counts = np.diff(ends)
-        own = self._own.slice(int(ends[0]), int(ends[-1] - ends[0]))
-        shared = np.repeat(self._alike[parts.start : parts.stop], counts) + own["shared"].to_numpy()
-        first = self._alike[parts.start]
-        alike = self._shared.slice(first, int(self._alike[parts.stop] - first)).take(pa.array(shared - first))
-        found = {
-            "case": pa.array(np.repeat(places[parts.start : parts.stop], counts), pa.int32()),
-            "role": pa.array(np.repeat(roles[parts.start : parts.stop], counts).tolist(), pa.string()),
-            **{name: own[name] for name in OWN},
-            **{name: alike[name] for name in SHARED},
-        }
-        return pa.table([found[name] for name in PLANNED.names], schema=PLANNED), counts.tolist()
+    def shards(self, parts: Sequence[Sequence[tuple[int, str]]]) -> Iterator[Rows]:
+        """Yield the rows of each shard, of which the case and the role of each part are given."""
+        ends = np.cumsum([0, *map(len, parts)])
+        for held in _batches(self._rows[ends]):
+            numbers = ends[held.start : held.stop + 1]
+            rows, alike = self._rows[numbers[0] : numbers[-1] + 1], self._alike[numbers]
+            own = self._own.slice(rows[0], rows[-1] - rows[0])
+            columns = {name: own[name].to_pylist() for name in OWN}
+            shared = self._shared.slice(alike[0], alike[-1] - alike[0])
+            cells = list(zip(*(shared[name].to_pylist() for name in SHARED), strict=True))
+            counts = self._counts[alike[0] : alike[-1]].tolist()
+            places, of_parts = rows - rows[0], np.diff(rows).tolist()
+            for shard, (first, last) in zip(held, pairwise(numbers - numbers[0]), strict=True):
+                start, end = int(places[first]), int(places[last])
+                begin, stop = (int(place - alike[0]) for place in alike[shard - held.start : shard - held.start + 2])
+                yield Rows(
+                    [(*part, count) for part, count in zip(parts[shard], of_parts[first:last], strict=True)],
+                    {name: values[start:end] for name, values in columns.items()},
+                    list(zip(counts[begin:stop], cells[begin:stop], strict=True)),
+                )
+
+
+def _batches(ends: Numbers) -> Iterator[range]:
+    """Yield which shards to turn into lines together, given where the rows of each begin, and where the last end."""
+    first = 0
+    for shard in range(1, len(ends)):
+        if ends[shard] - ends[first] >= LINES_ROWS or shard == len(ends) - 1:
+            yield range(first, shard)
+            first = shard
 
 
 def _schema(names: Sequence[str], *more: str) -> pa.Schema:
@@ -323,7 +312,7 @@ _EMPTY_OWN = _schema(OWN, "part", "shared").empty_table()
 _EMPTY_SHARED = _schema(SHARED, "part").empty_table()
 
 
-def _encoded(objects: pa.Table) -> bool:
+def _encoded(rows: Rows) -> bool:
     """Return whether any object of a shard has compressed pixels, or does not say."""
-    pairs = set(zip(*(objects.column(c).to_pylist() for c in ("format", "transfer_syntax_uid")), strict=True))
+    pairs = set(zip(rows.column("format"), rows.column("transfer_syntax_uid"), strict=True))
     return any(form == FROM_TABLES or (form == "dicom" and syntax not in NATIVE) for form, syntax in pairs)

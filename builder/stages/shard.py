@@ -295,9 +295,7 @@ def rehearse(argument: ShardArgument, number: int) -> None:
     plan = load_plan(store, argument.shard)
     key = resolve_key(spec.deid.patient_key, environ, read=read_file)
     with tempfile.TemporaryDirectory(prefix="builder-") as folder:
-        one = ShardPlan(
-            plan.fingerprint, plan.bucket, (plan.cases[number],), _alone(rows_of_case(plan, number)), plan.faces
-        )
+        one = ShardPlan(plan.fingerprint, (plan.cases[number],), _alone(rows_of_case(plan, number)), plan.faces)
         found = opened(one, spec, Faults())
         write(found.plan, spec, open_store(folder), key=key, convicted=found.refused)
 

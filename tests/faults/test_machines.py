@@ -164,7 +164,7 @@ def test_a_source_object_is_replaced_during_the_build(
     archive, spec = own_archive
     case = Case(server, spec, tmp_path / "dataset")
     build = case.start()
-    while not list(tmp_path.glob("dataset.private/plan/*/shards/*.parquet")):
+    while not list(tmp_path.glob("dataset.private/plan/*/shards/*.jsonl")):
         assert build.poll(0.002) is None, build.said()
     os.killpg(build.pid, signal.SIGSTOP)
     victim = sorted((archive / f"p{1 + number % 5:03d}" / "ct").iterdir())[3]

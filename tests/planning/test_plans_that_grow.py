@@ -89,7 +89,7 @@ def test_it_equals_one_from_nothing(states: tuple[dict[str, Series], ...]) -> No
         patch.setenv("BUILDER_KEY", KEY)
         patch.setattr(merge, "CHUNK_ROWS", (2, 5))
         patch.setattr(parts, "PART_FILES", (2, 4))
-        patch.setattr(planned, "MOST_SHARDS", 2)
+        patch.setattr(planned, "FILE_BYTES", 9_000)
         patch.setattr(sorted_rows, "GROUP_CASES", 3)  # tasks that write plans, of which each has all runs
         archive, to = Path(folder, "archive"), Path(folder, "dataset")
         for state in states:

@@ -21,7 +21,7 @@ from tests.synthetic import ct_series
 def plan(*stamps: str) -> ShardPlan:
     rows = [{"case": 0, "role": "image", "source": 0, "path": f"{n}.dcm", "member": "", "stamp": stamp, "size": 9}
             for n, stamp in enumerate(stamps)]  # fmt: skip
-    return ShardPlan("f" * 32, "", (), pa.Table.from_pylist(rows, schema=PLANNED))
+    return ShardPlan("f" * 32, (), pa.Table.from_pylist(rows, schema=PLANNED))
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from builder.model.parquet import parquet_bytes
 from builder.model.tables import INSTANCES
 from builder.plan import PLANNED, CasePlan
 from builder.stages.checked import READS
-from builder.stages.gather import ChunkParts, Pack, PackArgument, SortArgument, sort_rows, write_packs, write_run
-from builder.stages.planned import read_pack
+from builder.stages.gather import ChunkParts, LinesArgument, SortArgument, sort_rows, write_lines, write_run
+from builder.stages.planned import LineReader, parse_plan
 from builder.stages.survey import MEMBERSHIP
 from builder.storage import LocalStore, open_store
 
@@ -84,14 +84,14 @@ def test_a_plan_holds_the_rows_of_its_objects(chunks: list[list[tuple]], labels:
         found = []
         for group, (first, last) in enumerate(((0, cut), (cut, parts))):
             cases = [CasePlan(f"{part:02d}", f"{part:02d}", "s", 0, 1, 2, 3) for part in range(first, last)]
-            argument = PackArgument(
-                store.url, {}, tuple((run.path, *run.pieces[group]) for run in runs if group in run.pieces), first,
-                tuple((expected[part][0],) for part in range(first, last)),
-                (Pack(group, tuple(("0", (case,)) for case in cases)),) if cases else (), {},
+            argument = LinesArgument(
+                store.url, group, {}, tuple((run.path, *run.pieces[group]) for run in runs if group in run.pieces),
+                first, tuple((expected[part][0],) for part in range(first, last)),
+                tuple((case,) for case in cases), {},
             )  # fmt: skip
-            ((named),) = write_packs(argument) or ((),)
-            plans = list(read_pack(store, group)) if cases else []
-            assert [plan.fingerprint for plan in plans] == [name for name, _ in named]
+            lines, reader = write_lines(argument), LineReader(store)
+            plans = [parse_plan(reader.line(line.place)) for line in lines]
+            assert [plan.fingerprint for plan in plans] == [line.fingerprint for line in lines]
             found += [plan.objects for plan in plans]
         for objects, (role, _, own) in zip(found, expected, strict=True):
             assert objects.schema.names == PLANNED.names
@@ -138,8 +138,8 @@ def test_rows_that_are_damaged_on_their_way_are_read_again(
     store, read_range, reads = open_store(tmp_path), LocalStore.read_range, []
     rows = table([("1", 0, None, None, 132, 9)] * 50)
     run = write_run(store, 0, [(pa.array([0] * 50).to_numpy(), rows)], cuts=(0, 1))
-    packs = (Pack(0, (("0", (CasePlan("0", "0", "s", 0, 1, 2, 3),)),)),)
-    argument = PackArgument(store.url, {}, ((run.path, *run.pieces[0]),), 0, (("image",),), packs, {})
+    shards = ((CasePlan("0", "0", "s", 0, 1, 2, 3),),)
+    argument = LinesArgument(store.url, 0, {}, ((run.path, *run.pieces[0]),), 0, (("image",),), shards, {})
 
     def damage(self: LocalStore, path: str, start: int, *, length: int) -> bytes:
         data = bytearray(read_range(self, path, start, length=length))
@@ -150,9 +150,8 @@ def test_rows_that_are_damaged_on_their_way_are_read_again(
     monkeypatch.setattr(LocalStore, "read_range", damage)
     if given_up:
         with pytest.raises(LayoutError, match="run-000000 of the private workspace: found other bytes"):
-            write_packs(argument)
+            write_lines(argument)
     else:
-        write_packs(argument)
-        assert [plan.objects.drop_columns(["case", "role"]).to_pylist() for plan in read_pack(store, 0)] == [
-            rows.to_pylist()
-        ]
+        (line,) = write_lines(argument)
+        plan = parse_plan(LineReader(store).line(line.place))
+        assert plan.objects.drop_columns(["case", "role"]).to_pylist() == rows.to_pylist()

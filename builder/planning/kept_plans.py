@@ -1,0 +1,175 @@
+"""Take over the plans of shards in which nothing changed since the plan before, and keep what tells a later one so."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final
+
+import pyarrow as pa
+
+from builder.errors import LayoutError
+from builder.model.canonical import Fingerprint, Keyless
+from builder.model.parquet import parquet_bytes, read_parquet
+from builder.model.tables import INSTANCES
+from builder.plan import CasePlan, ImagePlan, ShardSummary
+from builder.planning.case_plans import Chosen
+from builder.planning.latest import read_latest
+from builder.planning.lock import package_version
+from builder.planning.rows import IncludedStack, LinkRow, Placed
+from builder.stages.checked import read_checked, with_checksum
+from builder.stages.planned import LineReader, Place
+from builder.stages.row_digests import row_digests
+from builder.storage import Store
+
+KNOWN: Final = "shards/known"
+"""Of the shards in their order: key, name, and what a plan says of them without their rows."""
+
+VERSION: Final = 1
+"""Raised whenever the line of a shard would come out differently of what its key is made of."""
+
+_PACKAGES = ("medical-dataset-builder", "pyarrow")
+
+_SCHEMA = pa.schema(
+    [
+        ("key", pa.binary(16)),
+        ("fingerprint", pa.binary(16)),
+        ("encoded", pa.bool_()),
+        ("bytes", pa.list_(pa.int64())),  # of each case those of _FROM_ROWS
+        ("file", pa.int64()),
+        ("start", pa.int64()),
+        ("length", pa.int64()),
+        ("checksum", pa.binary(4)),
+    ]
+)
+
+_FROM_ROWS = ("input_bytes", "peak_bytes", "load_bytes")
+_OF_CASE = tuple(f.name for f in fields(CasePlan) if f.name not in (*_FROM_ROWS, "partners"))
+_OF_IMAGE = tuple(f.name for f in fields(ImagePlan))
+_OF_STACK = tuple(f.name for f in fields(IncludedStack))
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A shard to plan: its cases, without what only their rows tell, and a key of everything that its line is made of.
+
+    The cases of two shards differ, so no line with a case can be taken over for a shard without it.
+    """
+
+    bucket: str
+    cases: tuple[CasePlan, ...]
+    key: bytes | None
+
+
+class Keys:
+    """Makes the keys of shards.
+
+    Parameters
+    ----------
+    stacks
+        As ``Survey.row_digests`` reads them.
+    annotations
+        INSTANCES rows of the annotations, to which links refer.
+    links
+        By schema LINKS.
+    shared
+        What the lines of all shards are made of.
+    """
+
+    def __init__(self, stacks: pa.Table, annotations: pa.Table, links: pa.Table, *shared: Any) -> None:
+        self._begun = Fingerprint(VERSION, [package_version(name) for name in _PACKAGES], *shared)
+        names = list(zip(*(stacks[name].to_pylist() for name in ("chunk", "series_uid", "stack")), strict=True))
+        self._images = dict(zip(names, stacks["rows_digest"].to_pylist(), strict=True))
+        if len(self._images) < len(names):  # series without a UID: nothing tells their stacks apart
+            self._images |= {name: None for name, count in Counter(names).items() if count > 1}
+        linked = links["annotation"].unique()
+        digests = row_digests(annotations.select(INSTANCES.names).take(linked), [[n] for n in range(len(linked))])
+        self._labels = dict(zip(linked.to_pylist(), digests, strict=True))
+
+    def of(self, cases: Sequence[tuple[CasePlan, Chosen, Sequence[LinkRow]]]) -> bytes | None:
+        """Return the key of a shard, of whose cases the stacks and the labels are given.
+
+        It is None where the rows of a stack have no digest: they may be other ones at any time.
+        """
+        told: list[Any] = []
+        for case, chosen, links in cases:
+            rows = [self._rows_of(chosen.places[name], stack) for name, stack in chosen.stacks.items()]
+            if None in rows:
+                return None
+            images = [[getattr(image, name) for name in _OF_IMAGE] for image in case.partners]
+            stacks = [[name, *(getattr(stack, n) for n in _OF_STACK)] for name, stack in chosen.stacks.items()]
+            labels = [[link.label, self._labels[link.annotation]] for link in links]
+            told.append([[getattr(case, name) for name in _OF_CASE], images, stacks, rows, labels])
+        return bytes.fromhex(self._begun.also(Keyless(told)))
+
+    def _rows_of(self, place: Placed, stack: IncludedStack) -> str | None:
+        return self._images.get((place.chunk, place.series_uid, stack.stack))
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedShard:
+    """A shard that is planned, and where its line is."""
+
+    summary: ShardSummary
+    place: Place
+    reader: LineReader
+
+    @property
+    def line(self) -> bytes:
+        """The line. Raises LayoutError if it was damaged where it lies."""
+        return self.reader.line(self.place)
+
+
+@dataclass(frozen=True, eq=False)
+class Earlier:
+    """An earlier plan: its store, and by key what it knows of its shards."""
+
+    store: Store
+    known: Mapping[bytes, Mapping[str, Any]] = field(default_factory=dict)
+
+    def take(self, drafts: Sequence[Draft]) -> list[PlannedShard | None]:
+        """Return what the plan has of shards; None for one whose line it lacks, or has not as it was written."""
+        found: list[PlannedShard | None] = []
+        reader = LineReader(self.store)
+        for draft in drafts:
+            row = None if draft.key is None else self.known.get(draft.key)
+            place = None if row is None else Place(row["file"], row["start"], row["length"], row["checksum"])
+            if row is None or place is None or not reader.is_sound(place):
+                found.append(None)
+            else:
+                found.append(PlannedShard(_summary(draft, row), place, reader))
+        return found
+
+
+def earlier_plan(private: Store) -> Earlier:
+    """Return the latest plan. It knows nothing if there is none, or what it tells of its shards is gone or damaged."""
+    latest = read_latest(private)
+    if latest is None:
+        return Earlier(private)
+    store = private.join(latest.plan)
+    try:
+        table = read_parquet(read_checked(store, KNOWN, 0, length=store.size(KNOWN)))
+    except (FileNotFoundError, LayoutError):
+        return Earlier(store)
+    return Earlier(store, {row["key"]: row for row in table.to_pylist()} if table.schema == _SCHEMA else {})
+
+
+def keep_known(
+    store: Store, keys: Sequence[bytes | None], shards: Sequence[ShardSummary], places: Sequence[Place]
+) -> None:
+    """Keep what a later plan takes over, before the plan's index is written."""
+    columns = {
+        "key": keys,
+        "fingerprint": [bytes.fromhex(shard.fingerprint) for shard in shards],
+        "encoded": [shard.encoded for shard in shards],
+        "bytes": [[getattr(case, name) for case in shard.cases for name in _FROM_ROWS] for shard in shards],
+        **{name: [getattr(place, name) for place in places] for name in ("file", "start", "length", "checksum")},
+    }
+    store.put(KNOWN, with_checksum(parquet_bytes(pa.table(columns, schema=_SCHEMA))))
+
+
+def _summary(draft: Draft, row: Mapping[str, Any]) -> ShardSummary:
+    cases = tuple(
+        replace(case, **dict(zip(_FROM_ROWS, row["bytes"][3 * n : 3 * n + 3], strict=True)))
+        for n, case in enumerate(draft.cases)
+    )
+    return ShardSummary(row["fingerprint"].hex(), draft.bucket, cases, row["encoded"])
