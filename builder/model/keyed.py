@@ -64,17 +64,24 @@ class Key:
 
     def _digests(self, kind: str, rows: Iterable[Sequence[str]]) -> Iterator[bytes]:
         """Yield ``digest`` of the parts in each of many rows of one kind, which is hashed once."""
-        begun = hmac.new(self.secret, _framed(kind), hashlib.sha256)
+        # HMAC as in RFC 2104, because copies of its two hashes take half the time of a copy of ``hmac.HMAC``
+        secret = self.secret if len(self.secret) <= _BLOCK else hashlib.sha256(self.secret).digest()
+        inner, outer = (hashlib.sha256(bytes(b ^ pad for b in secret.ljust(_BLOCK, b"\0"))) for pad in (0x36, 0x5C))
+        inner.update(_framed(kind))
         for parts in rows:
-            own = begun.copy()
-            own.update(b"".join([_framed(part) for part in parts]))
-            yield own.digest()
+            within, found = inner.copy(), outer.copy()
+            within.update(b"".join([_framed(part) for part in parts]))
+            found.update(within.digest())
+            yield found.digest()
 
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
 _SHIFTS = range(120, -1, -10)
 """Where the 13 pairs of letters of 128 bits begin."""
+
+_BLOCK: Final = 64
+"""Bytes of a block of SHA-256."""
 
 _TOGETHER: Final = 4096
 """Number of names whose letters are told together."""

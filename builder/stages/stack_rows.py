@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -273,10 +273,16 @@ def thickness_mm(stated: float | None) -> float | None:
     return stated if stated is not None and stated > 0 else None
 
 
+_FIRST: Final = frozenset({*STACKS.names, "patient_age", "slice_thickness", "body_part_examined", "image_laterality"})
+"""Columns of INSTANCES that a stack takes over, or that something is derived from."""
+
+
 def _first_values(members: pa.Table) -> Mapping[str, Any]:
-    """Map each column to its first value that is not missing, in the order of the instances."""
+    """Map columns to their first values that are not missing, in the order of the instances."""
     values = {}
     for name in members.column_names:
+        if name not in _FIRST:
+            continue
         column = members.column(name)
         stated = column.null_count < len(column)
         first = column[0].as_py() if stated else None

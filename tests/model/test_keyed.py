@@ -63,3 +63,10 @@ def test_a_short_key_is_refused() -> None:
 def test_a_key_does_not_show_its_secret() -> None:
     assert "0123" not in repr(KEY)
     assert "30" not in repr(KEY), "nor in hexadecimal"
+
+
+@pytest.mark.parametrize("length", [16, 63, 64, 65, 200])
+def test_many_names_are_those_of_each_under_a_key_of_any_length(length: int) -> None:
+    """Keys longer than a block of the hash are hashed first (RFC 2104)."""
+    key = Key(bytes(range(length)))
+    assert list(key.names("series", ["a", "b"])) == [key.name("series", "a"), key.name("series", "b")]
