@@ -3,15 +3,20 @@
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pydicom
 import pytest
 
-from builder.plan import CasePlan
-from builder.planning.kept_plans import KNOWN
+from builder.model.tables import INSTANCES
+from builder.plan import LINKS, CasePlan
+from builder.planning.case_plans import Chosen
+from builder.planning.kept_plans import KNOWN, Keys
 from builder.planning.latest import read_latest
+from builder.planning.rows import IncludedStack, Placed
 from builder.run.pipeline import plan
 from builder.spec import DatasetSpec
 from builder.stages import gather, planned
@@ -205,6 +210,24 @@ def test_nothing_stays_of_who_is_no_longer_there(archive: Path, tmp_path: Path, 
     _, now = made_plan(archive, tmp_path / "to", cases=7, **SETS)
     assert len(lines) > 0
     assert not any(uid in text_of(now.url) for uid in (*gone, "P3/"))
+
+
+def test_rows_without_a_digest_and_other_faces_are_never_taken_for_known() -> None:
+    stack = IncludedStack(
+        "c", "k", "p", "s", 0, "CT", None, "regular", 2, 4, 4, 1, 1.0, 1.0, 1.0, "int16", True, 1, 2, None
+    )
+    chosen, case = Chosen({"": stack}, {"": Placed(0, "1.2", (0,), None)}), CasePlan("c", "p", "s", 0, 1, 2, 3)
+
+    def key(*digests: str | None, of: CasePlan = case) -> bytes | None:
+        rows = [{"chunk": 0, "series_uid": "1.2", "stack": 0, "rows_digest": digest} for digest in digests]
+        return Keys(pa.Table.from_pylist(rows), INSTANCES.empty_table(), LINKS.empty_table(), "spec").of(
+            [(of, chosen, ())]
+        )
+
+    assert key("a") == key("a", of=replace(case, input_bytes=9, peak_bytes=9, load_bytes=9))
+    assert len({key("a"), key("b"), key("a", of=replace(case, face="d"))}) == 3
+    assert key(None) is None
+    assert key("a", "a") is None, "two stacks that nothing tells apart"
 
 
 def text_of(url: str) -> str:
