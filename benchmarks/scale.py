@@ -22,10 +22,11 @@ import pyarrow as pa
 from figures import figure
 
 from builder.model.keyed import Key
+from builder.model.zarr_format import checksum
 from builder.plan import PLANNED, CasePlan, assign_buckets, shard_fingerprint
 from builder.run.clusters.local import Local
 from builder.stages.graph import Task
-from builder.stages.planned import Rows, load_plan, plan_line, write_index
+from builder.stages.planned import INDEX, Place, Rows, index_of, laid_out, load_plan, plan_line
 from builder.stages.planned import write_plans as write_lines
 from builder.storage import open_store
 
@@ -100,8 +101,10 @@ def write_plans(count: int, folder: Path) -> list[str]:
     shards = assign_buckets(cases, key=key, most_cases=1, most_bytes=1 << 30).items()
     names = [shard_fingerprint({"format": 1}, held, objects) for _, held in shards]
     rows = Rows.of(objects)
-    lines = (plan_line(name, held, rows, {}) for name, (_, held) in zip(names, shards, strict=True))
-    write_index(store, zip(names, write_lines(store, lines), strict=True))
+    lines = [plan_line(name, held, rows, {}) for name, (_, held) in zip(names, shards, strict=True)]
+    places = [*laid_out(Place(0, 0, len(line), checksum(line)) for line in lines)]
+    write_lines(store, places, lines)
+    store.put(INDEX, index_of(zip(names, places, strict=True)))
     return names
 
 

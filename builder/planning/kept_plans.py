@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Final
 
 import pyarrow as pa
@@ -34,6 +35,7 @@ _SCHEMA = pa.schema(
         ("key", pa.binary(16)),
         ("fingerprint", pa.binary(16)),
         ("encoded", pa.bool_()),
+        ("touched", pa.int32()),
         ("bytes", pa.list_(pa.int64())),  # of each case those of _FROM_ROWS
         ("file", pa.int64()),
         ("start", pa.int64()),
@@ -107,11 +109,16 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class PlannedShard:
-    """A shard that is planned, and where its line is."""
+    """A shard that is planned, the key of its line, and where that is.
 
+    ``touched`` counts files that were written again since the shard was built, with the same headers and lengths.
+    """
+
+    key: bytes | None
     summary: ShardSummary
     place: Place
     reader: LineReader
+    touched: int = 0
 
     @property
     def line(self) -> bytes:
@@ -121,23 +128,41 @@ class PlannedShard:
 
 @dataclass(frozen=True, eq=False)
 class Earlier:
-    """An earlier plan: its store, and by key what it knows of its shards."""
+    """An earlier plan: its store, and what it knows of its shards."""
 
     store: Store
-    known: Mapping[bytes, Mapping[str, Any]] = field(default_factory=dict)
+    known: Sequence[Mapping[str, Any]] = ()
 
     def take(self, drafts: Sequence[Draft]) -> list[PlannedShard | None]:
         """Return what the plan has of shards; None for one whose line it lacks, or has not as it was written."""
         found: list[PlannedShard | None] = []
         reader = LineReader(self.store)
+        known = {row["key"]: row for row in self.known}
         for draft in drafts:
-            row = None if draft.key is None else self.known.get(draft.key)
-            place = None if row is None else Place(row["file"], row["start"], row["length"], row["checksum"])
+            row = None if draft.key is None else known.get(draft.key)
+            place = None if row is None else _place(row)
             if row is None or place is None or not reader.is_sound(place):
                 found.append(None)
             else:
-                found.append(PlannedShard(_summary(draft, row), place, reader))
+                found.append(PlannedShard(draft.key, _summary(draft, row), place, reader, row["touched"]))
         return found
+
+    def named(self, shard: PlannedShard) -> PlannedShard | None:
+        """Return a shard with the line that the plan has of one of its name; None if there is none that is sound."""
+        row = self._by_name.get(bytes.fromhex(shard.summary.fingerprint))
+        if row is None:
+            return None
+        place, reader = _place(row), LineReader(self.store)
+        found = replace(shard, place=place, reader=reader, touched=row["touched"])
+        return found if reader.is_sound(place) else None
+
+    @cached_property
+    def _by_name(self) -> Mapping[bytes, Mapping[str, Any]]:
+        return {row["fingerprint"]: row for row in self.known}
+
+
+def _place(row: Mapping[str, Any]) -> Place:
+    return Place(row["file"], row["start"], row["length"], row["checksum"])
 
 
 def earlier_plan(private: Store) -> Earlier:
@@ -150,18 +175,17 @@ def earlier_plan(private: Store) -> Earlier:
         table = read_parquet(read_checked(store, KNOWN, 0, length=store.size(KNOWN)))
     except (FileNotFoundError, LayoutError):
         return Earlier(store)
-    return Earlier(store, {row["key"]: row for row in table.to_pylist()} if table.schema == _SCHEMA else {})
+    return Earlier(store, table.to_pylist() if table.schema == _SCHEMA else ())
 
 
-def keep_known(
-    store: Store, keys: Sequence[bytes | None], shards: Sequence[ShardSummary], places: Sequence[Place]
-) -> None:
+def keep_known(store: Store, shards: Sequence[PlannedShard], places: Sequence[Place]) -> None:
     """Keep what a later plan takes over, before the plan's index is written."""
     columns = {
-        "key": keys,
-        "fingerprint": [bytes.fromhex(shard.fingerprint) for shard in shards],
-        "encoded": [shard.encoded for shard in shards],
-        "bytes": [[getattr(case, name) for case in shard.cases for name in _FROM_ROWS] for shard in shards],
+        "key": [shard.key for shard in shards],
+        "fingerprint": [bytes.fromhex(shard.summary.fingerprint) for shard in shards],
+        "encoded": [shard.summary.encoded for shard in shards],
+        "touched": [shard.touched for shard in shards],
+        "bytes": [[getattr(case, name) for case in shard.summary.cases for name in _FROM_ROWS] for shard in shards],
         **{name: [getattr(place, name) for place in places] for name in ("file", "start", "length", "checksum")},
     }
     store.put(KNOWN, with_checksum(parquet_bytes(pa.table(columns, schema=_SCHEMA))))

@@ -4,7 +4,7 @@ import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -18,13 +18,22 @@ from builder.model.parquet import parquet_bytes
 from builder.plan import CasePlan, ShardPlan, ShardSummary, assign_buckets
 from builder.planning.case_plans import Chosen, case_plans, choose_images, number_types, with_bytes
 from builder.planning.inputs import PlanInputs
-from builder.planning.kept_plans import Draft, Keys, PlannedShard, earlier_plan, keep_known
+from builder.planning.kept_plans import Draft, Earlier, Keys, PlannedShard, earlier_plan, keep_known
 from builder.planning.link import Annotations
 from builder.planning.rows import LinkRow, rows_of
 from builder.planning.sorted_rows import Parts, SortedRows, sort_objects
 from builder.stages.gather import LinesArgument, write_lines
 from builder.stages.graph import Runner, Task
-from builder.stages.planned import LineReader, is_planned, load_plan, parse_plan, write_index, write_plans
+from builder.stages.planned import (
+    INDEX,
+    LineReader,
+    Place,
+    index_of,
+    is_planned,
+    laid_out,
+    parse_plan,
+    write_plans,
+)
 from builder.stages.shard import SPEC
 from builder.storage import LocalStore, Store, open_store
 from builder.storage.contract import SWEPT
@@ -68,21 +77,22 @@ def write_shard_plans(
         told = [(case, images[case.case_key], linked.get(case.case_key, ())) for case in held]
         drafts.append(Draft(bucket, tuple(held), keys.of(told)))
     made_of = _MadeOf(images, linked, types, annotations.table, document, faces.removals)
-    kept = earlier_plan(inputs.private).take(drafts)
+    earlier = earlier_plan(inputs.private)
+    kept = earlier.take(drafts)
     with _workplace(inputs.private) as made:
         new = [draft for draft, shard in zip(drafts, kept, strict=True) if shard is None]
-        fresh = _plan_new(inputs, new, made_of, made, runner)
-        remaining = iter(fresh)
-        planned = [next(remaining) if shard is None else shard for shard in kept]
+        fresh = iter(_plan_new(inputs, new, made_of, made, runner))
+        planned = [_noted(shard or _again(next(fresh), earlier), inputs.dataset) for shard in kept]
         shards = tuple(shard.summary for shard in planned)
         store = inputs.private.join(PLAN, fingerprint([s.fingerprint for s in shards], text))
         store.put(SPEC, text)
-        touched = _count_touched(inputs.dataset, store, fresh) if is_planned(store) else 0
-        if not is_planned(store):
-            places = write_plans(store, (shard.line for shard in planned))
-            keep_known(store, [draft.key for draft in drafts], shards, places)
-            write_index(store, zip((shard.fingerprint for shard in shards), places, strict=True))
-    if touched:
+        places = [*laid_out(shard.place for shard in planned)]
+        index = index_of(zip((shard.fingerprint for shard in shards), places, strict=True))
+        # the same shards may have other lines, as when files moved before they were built
+        taken = all(one is other for one, other in zip(planned, kept, strict=True))
+        if not taken or not is_planned(store) or store.read(INDEX) != index:
+            _put_plans(store, planned, places, index, made)
+    if touched := sum(shard.touched for shard in planned):
         inputs.progress.say(
             f"plan: {counted(touched, 'file was', 'files were')} written again after the shards were planned, with the "
             "same headers and lengths; the pixels may not have been read again. State identity: content on the source "
@@ -159,7 +169,7 @@ def _plan_new(
     )
     reader = LineReader(made)
     return [
-        PlannedShard(ShardSummary(line.fingerprint, draft.bucket, own, line.encoded), line.place, reader)
+        PlannedShard(draft.key, ShardSummary(line.fingerprint, draft.bucket, own, line.encoded), line.place, reader)
         for draft, own, line in zip(drafts, shards, lines, strict=True)
     ]
 
@@ -182,13 +192,38 @@ def _tasks(shards: Sequence[tuple[CasePlan, ...]], rows: SortedRows, of: _MadeOf
         yield Task(f"plan-{number:05d}", write_lines, argument)
 
 
-def _count_touched(dataset: Store, store: Store, fresh: Sequence[PlannedShard]) -> int:
-    """Count files written again, of built shards that had to be planned again and have the names of a plan's."""
-    return sum(
-        count_touched(load_plan(store, shard.summary.fingerprint), parse_plan(shard.line))
-        for shard in fresh
-        if dataset.exists(shard_path(shard.summary.fingerprint, RECEIPT))
-    )
+def _put_plans(
+    store: Store, planned: Sequence[PlannedShard], places: Sequence[Place], index: bytes, made: Store
+) -> None:
+    """Put plans in place of those that a folder holds. They are gathered first, as they may be taken from there."""
+    whole = made.join("whole")
+    write_plans(whole, places, (shard.line for shard in planned))
+    store.delete(INDEX)
+    paths = set(whole.list())
+    for path in sorted(paths):
+        if isinstance(whole, LocalStore):
+            store.commit(path, whole.root / path)
+        else:
+            store.put(path, whole.read(path))
+    for path in set(store.list("shards")) - paths:
+        store.delete(path)
+    keep_known(store, planned, places)
+    store.put(INDEX, index)
+
+
+def _again(shard: PlannedShard, earlier: Earlier) -> PlannedShard:
+    """Return a shard that was planned anew, with the number of its files that were written again since it was built."""
+    before = earlier.named(shard)
+    if before is None:
+        return shard
+    return replace(shard, touched=max(before.touched, count_touched(parse_plan(before.line), parse_plan(shard.line))))
+
+
+def _noted(shard: PlannedShard, dataset: Store) -> PlannedShard:
+    """Return a shard for which files count as written again only if it is built."""
+    if not shard.touched or dataset.exists(shard_path(shard.summary.fingerprint, RECEIPT)):
+        return shard
+    return replace(shard, touched=0)
 
 
 def count_touched(before: ShardPlan, now: ShardPlan) -> int:

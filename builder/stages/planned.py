@@ -8,8 +8,8 @@ import base64
 import json
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from itertools import groupby
+from dataclasses import dataclass, fields, replace
+from itertools import groupby, islice
 from math import isqrt
 from typing import Any, Final
 
@@ -129,27 +129,27 @@ def _stated(cells: Sequence[Any]) -> dict[str, Any]:
     return {name: cell for name, cell in zip(SHARED, cells, strict=True) if cell is not None}
 
 
-def write_plans(store: Store, lines: Iterable[bytes]) -> list[Place]:
-    """Write files of plans and return where each line is."""
-    places: list[Place] = []
-    held: list[bytes] = []
-    number = size = 0
+def laid_out(lines: Iterable[Place]) -> Iterator[Place]:
+    """Yield where lines come to lie in files of their own, one after the other, given where they are now."""
+    number = start = 0
     for line in lines:
-        if held and size + len(line) > FILE_BYTES:
-            store.put(plans_path(number), b"".join(held))
-            held, number, size = [], number + 1, 0
-        places.append(Place(number, size, len(line), checksum(line)))
-        held.append(line)
-        size += len(line)
-    if held:
-        store.put(plans_path(number), b"".join(held))
-    return places
+        if start and start + line.length > FILE_BYTES:
+            number, start = number + 1, 0
+        yield replace(line, file=number, start=start)
+        start += line.length
 
 
-def write_index(store: Store, places: Iterable[tuple[str, Place]]) -> None:
-    """Write where the line of each shard is, given by its fingerprint, after all files."""
+def write_plans(store: Store, places: Sequence[Place], lines: Iterable[bytes]) -> None:
+    """Write files of plans, given where each line comes to lie."""
+    left = iter(lines)
+    for number, own in groupby(place.file for place in places):
+        store.put(plans_path(number), b"".join(islice(left, len(list(own)))))
+
+
+def index_of(places: Iterable[tuple[str, Place]]) -> bytes:
+    """Return the index that says where the line of each shard is, given by its fingerprint. It is written last."""
     records = (_RECORD.pack(bytes.fromhex(shard), at.file, at.start, at.length, at.checksum) for shard, at in places)
-    store.put(INDEX, b"".join(sorted(records)))
+    return b"".join(sorted(records))
 
 
 def is_planned(store: Store) -> bool:

@@ -1,15 +1,18 @@
 """Files that were written again after their shards were planned are counted."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from builder import open_dataset
 from builder.model.layout import RECEIPT, shard_path
 from builder.plan import PLANNED, ShardPlan
 from builder.planning import sorted_rows
 from builder.planning.shard_plans import count_touched
+from builder.run.pipeline import build
 from builder.run.pipeline import plan as plan_dataset
 from builder.run.progress import SilentProgress
 from builder.spec import DatasetSpec
@@ -40,14 +43,14 @@ class Heard(SilentProgress):
         self.lines.append(message)
 
 
-def test_files_are_counted_where_an_earlier_release_cut_the_plan_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DatasetSpec:
+    """A spec of four shards, each of a series in a folder of its own."""
     monkeypatch.setenv("BUILDER_KEY", KEY)
-    archive, heard = tmp_path / "archive", Heard()
+    archive = tmp_path / "archive"
     for number in range(4):
         ct_series(archive / f"{number}", slices=2, shape=(4, 4), patient_id=f"P{number}", series=f"{number}")
-    spec = DatasetSpec.model_validate(
+    return DatasetSpec.model_validate(
         {
             "name": "touched",
             "license": "CC0-1.0",
@@ -58,12 +61,38 @@ def test_files_are_counted_where_an_earlier_release_cut_the_plan_elsewhere(
             "splits": {"ratios": {"train": 1.0}},
         }
     )
+
+
+def test_files_of_built_shards_are_counted_by_every_plan(
+    spec: DatasetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, heard = tmp_path / "archive", Heard()
     made = plan_dataset(spec, to=tmp_path / "dataset").plan
     for shard in made.shards:
         open_store(tmp_path / "dataset").put(shard_path(shard.fingerprint, RECEIPT), b"")
     for path in [*(archive / "0").iterdir(), *(archive / "3").iterdir()]:
         os.utime(path, (1, 1))
-    monkeypatch.setattr(sorted_rows, "GROUP_CASES", 1)  # four files now, where there is one
-    again = plan_dataset(spec, to=tmp_path / "dataset", progress=heard).plan
-    assert again.url == made.url
-    assert [line for line in heard.lines if line.startswith("plan: 4 files were written again")]
+    monkeypatch.setattr(sorted_rows, "GROUP_CASES", 1)  # four tasks now, where there was one
+    for _ in range(2):
+        again = plan_dataset(spec, to=tmp_path / "dataset", progress=heard).plan
+        assert again.url == made.url
+    assert len([line for line in heard.lines if line.startswith("plan: 4 files were written again")]) == 2
+
+
+def touched(archive: Path) -> None:
+    for path in archive.rglob("*.dcm"):
+        os.utime(path, (1, 1))
+
+
+def moved(archive: Path) -> None:
+    (archive / "0").rename(archive / "elsewhere")
+
+
+@pytest.mark.parametrize("change", [touched, moved])
+def test_an_archive_that_changed_after_it_was_planned_is_built_as_it_is(
+    change: Callable[[Path], None], spec: DatasetSpec, tmp_path: Path
+) -> None:
+    plan_dataset(spec, to=tmp_path / "dataset")
+    change(tmp_path / "archive")
+    build(spec, to=tmp_path / "dataset")
+    assert len(open_dataset(tmp_path / "dataset")) == 4

@@ -12,19 +12,22 @@ import pytest
 from builder.errors import LayoutError
 from builder.model.canonical import Fingerprint, fingerprint
 from builder.model.parquet import parquet_bytes
+from builder.model.zarr_format import checksum
 from builder.plan import PLANNED, CasePlan, ImagePlan, ShardPlan
 from builder.stages import planned
 from builder.stages.checked import READS
 from builder.stages.planned import (
+    INDEX,
     LineReader,
     Place,
     Rows,
+    index_of,
     is_planned,
+    laid_out,
     load_plan,
     parse_plan,
     plan_line,
     plans_path,
-    write_index,
     write_plans,
 )
 from builder.storage import LocalStore, open_store
@@ -49,10 +52,11 @@ def line(of: ShardPlan) -> bytes:
 
 
 def written(folder: Path, plans: list[ShardPlan]) -> list[Place]:
-    store = open_store(folder)
-    places = write_plans(store, map(line, plans))
+    store, lines = open_store(folder), [line(plan) for plan in plans]
+    places = [*laid_out(Place(9, 9, len(own), checksum(own)) for own in lines)]
+    write_plans(store, places, lines)
     assert not is_planned(store)
-    write_index(store, zip((p.fingerprint for p in plans), places, strict=True))
+    store.put(INDEX, index_of(zip((p.fingerprint for p in plans), places, strict=True)))
     assert is_planned(store)
     return places
 
@@ -75,7 +79,7 @@ def test_every_shard_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_file_holds_at_least_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(planned, "FILE_BYTES", 1)
     assert [(place.file, place.start) for place in written(tmp_path, [plan(1), plan(2)])] == [(0, 0), (1, 0)]
-    assert write_plans(open_store(tmp_path), []) == []
+    assert [*laid_out([])] == []
 
 
 def test_every_cell_comes_back_as_it_was():
@@ -126,7 +130,7 @@ def test_a_line_that_is_damaged_on_its_way_is_read_again(tmp_path: Path, monkeyp
 def test_names_that_are_not_spread_evenly_are_found(tmp_path: Path):
     store = open_store(tmp_path)
     places = [Place(number, 2 * number, 3, b"1234") for number in range(5000)]
-    write_index(store, ((f"{number:032x}", place) for number, place in enumerate(places)))
+    store.put(INDEX, index_of((f"{number:032x}", place) for number, place in enumerate(places)))
     assert all(planned._place_of(store, place.file.to_bytes(16, "big")) == place for place in places[::97])
 
 
