@@ -1,6 +1,7 @@
 """A listing that goes on from an earlier one is what a listing from nothing is, and looks at no more than it must."""
 
 import os
+import re
 import shutil
 import time
 import zipfile
@@ -59,7 +60,7 @@ def write(archive: Path, *names: str) -> None:
     time.sleep(TICK)
 
 
-NAMES = st.builds("/".join, st.lists(st.sampled_from(["a", "b", "b c", "ä", "z"]), min_size=1, max_size=3))
+NAMES = st.builds("/".join, st.lists(st.sampled_from(["a", "b", "b c", "ä", "z", "1", "2"]), min_size=1, max_size=3))
 EDITS = st.tuples(
     st.sampled_from(["write", "write", "write", "replace", "remove", "move", "folder", "zip"]), NAMES, NAMES
 )
@@ -234,7 +235,7 @@ def test_links_archives_and_closed_files_are_looked_at_in_every_listing(
 
 
 @pytest.mark.usefixtures("settled")
-@pytest.mark.parametrize("damage", ["listing", "listing cut", "entries", "entries gone", "nothing"])
+@pytest.mark.parametrize("damage", ["listing", "listing cut", "entries", "entries gone", "part gone", "nothing"])
 def test_what_is_damaged_or_gone_of_an_earlier_listing_means_a_listing_of_every_file(
     damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,7 +253,11 @@ def test_what_is_damaged_or_gone_of_an_earlier_listing_means_a_listing_of_every_
     entries = sorted((tmp_path / "work/index").glob("*.entries.parquet"))
     assert len(entries) > 3
     if damage.startswith("listing"):
-        kept.write_bytes(kept.read_bytes().replace(b"2", b"3") if damage == "listing" else kept.read_bytes()[:-9])
+        before, _, after = kept.read_bytes().partition(b'"parts":')
+        other = before + b'"parts":' + re.sub(rb",(\d+)\],", b",1],", after, count=1)  # the bytes of a part
+        kept.write_bytes(other if damage == "listing" else kept.read_bytes()[:-9])
+    for path in kept.parent.glob(f"{entries[0].name[:32]}.*") if damage == "part gone" else ():
+        path.unlink()
     for path in entries if damage.startswith("entries") else ():
         path.unlink() if damage == "entries gone" else path.write_bytes(path.read_bytes()[:-1])
     looked: list[str] = []
