@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.cluster.daemons import S3, WORKER, daemon
+
 # timing a property on a shared machine proves nothing; the same examples are drawn every time, so that a failure is a
 # change's fault; BUILDER_TRUTH=1 (make truth) draws others
 settings.register_profile("builder", deadline=None, derandomize=not os.environ.get("BUILDER_TRUTH"))
@@ -62,3 +64,30 @@ def corpus() -> Callable[[str], Path]:
         return target
 
     return unpacked
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A server of buckets."""
+    yield from daemon("s3", tmp_path_factory, str(Path(sys.executable).with_name("weed")), f"{WORKER}")
+
+
+@pytest.fixture
+def bucket(s3: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A bucket, which the environment gives access to."""
+    for name, value in S3.items():
+        monkeypatch.setenv(name, value)
+    created = [
+        "curl",
+        "-s",
+        "-o",
+        "/dev/null",
+        "-X",
+        "PUT",
+        "--aws-sigv4",
+        "aws:amz:us-east-1:s3",
+        "-u",
+        "testaccess:testsecret1",
+    ]
+    subprocess.run([*created, f"{S3['AWS_ENDPOINT']}/datasets"], check=True)
+    return "s3://datasets"

@@ -1,13 +1,12 @@
 """Real clusters on this machine: only ``make test-cluster`` starts them (it sets BUILDER_CLUSTER_TESTS)."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.cluster.daemons import daemon
 from tests.endtoend.trees import KEY, ROOT, SARCOMA, run, tree
 from tests.faults.archive import write_archive, write_spec
 
@@ -47,23 +46,9 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    yield from _daemon("slurm", tmp_path_factory)
+    yield from daemon("slurm", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    yield from _daemon("ssh", tmp_path_factory)
-
-
-@pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    yield from _daemon("s3", tmp_path_factory, str(Path(sys.executable).with_name("weed")))
-
-
-def _daemon(name: str, factory: pytest.TempPathFactory, *more: str) -> Iterator[Path]:
-    """Start and stop by a script; munged wants parents that nobody else can write, hence /var/tmp."""
-    folder = Path("/var/tmp") / f"builder-{name}-{os.getpid()}"
-    with (factory.mktemp(name) / "log").open("w") as log:
-        subprocess.run([HERE / f"{name}.sh", "start", folder, *more], check=True, stdout=log, stderr=log, timeout=120)
-    yield folder
-    subprocess.run([HERE / f"{name}.sh", "stop", folder, *more], check=True, timeout=60)
+    yield from daemon("ssh", tmp_path_factory)

@@ -2,40 +2,12 @@
 
 import hashlib
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from builder.storage import CRASH_VARIABLE, open_store
+from tests.cluster.daemons import S3
 from tests.endtoend.trees import ROOT, command, environment, run
-
-S3 = {
-    "AWS_ACCESS_KEY_ID": "testaccess",
-    "AWS_SECRET_ACCESS_KEY": "testsecret1",
-    "AWS_ENDPOINT": "http://127.0.0.1:18433",
-    "AWS_ALLOW_HTTP": "true",
-    "AWS_REGION": "us-east-1",
-}
-
-
-@pytest.fixture
-def bucket(s3: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    for name, value in S3.items():
-        monkeypatch.setenv(name, value)
-    created = [
-        "curl",
-        "-s",
-        "-o",
-        "/dev/null",
-        "-X",
-        "PUT",
-        "--aws-sigv4",
-        "aws:amz:us-east-1:s3",
-        "-u",
-        "testaccess:testsecret1",
-    ]
-    subprocess.run([*created, f"{S3['AWS_ENDPOINT']}/datasets"], check=True)
-    return "s3://datasets"
 
 
 def objects(url: str) -> dict[str, str]:

@@ -21,14 +21,11 @@ import builder
 from builder.run.pipeline import build
 from builder.storage import open_store
 from tests.catalog.records import check_records
-from tests.cluster.conftest import s3
-from tests.cluster.test_s3 import bucket
 from tests.endtoend.trees import KEY, SARCOMA
 from tests.sources.servers import ORTHANC_MISSING, free_port, http_server, orthanc
 from tests.sources.test_dimse import DCMTK_MISSING, dcmqrscp
 from tests.sources.test_tcia_and_idc import Bucket, nbia, write_index
 
-__all__ = ["bucket", "s3"]
 PERSONS = int(os.environ.get("BUILDER_ARCHIVE_PERSONS", "1"))
 NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"})
 APART = {"shard", "row"}

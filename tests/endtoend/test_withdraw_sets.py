@@ -15,14 +15,12 @@ from builder.run.withdraw import withdraw
 from builder.run.withdrawals import Gone, Policy
 from builder.spec import DatasetSpec
 from builder.storage import open_store
-from tests.cluster.conftest import s3
-from tests.cluster.test_s3 import bucket, objects
+from tests.cluster.test_s3 import objects
 from tests.endtoend.published import everything
 from tests.endtoend.test_image_sets import spec
 from tests.endtoend.trees import KEY, tree
 from tests.synthetic import box_contours, ct_series, pattern, pt_series, rtstruct
 
-__all__ = ["bucket", "s3"]
 WHO = "SETS-02"
 
 
