@@ -1,7 +1,7 @@
 """What an earlier survey found of series that are still the same, so that an archive that grew is not surveyed anew."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,7 @@ class Earlier:
     identities: str
     membership: str
     unfinished: str
-    changed: frozenset[str] | None = None
+    changed: frozenset[str] | None = field(default=None, repr=False)  # workers log the argument of what failed
 
 
 @dataclass(frozen=True, eq=False)
