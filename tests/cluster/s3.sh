@@ -11,7 +11,7 @@ cat > "$W/s3.json" <<J
 J
 "$WEED" -logdir="$W" server -ip=127.0.0.1 -ip.bind=127.0.0.1 -dir="$W/data" -master.port=$((19433 + N)) -volume.port=$((18480 + N)) \
   -filer -filer.port=$((18988 + N)) -s3 -s3.port=$((18433 + N)) -s3.config="$W/s3.json" -master.volumeSizeLimitMB=256 -volume.max=20 \
-  -master.volumePreallocate=false -master.telemetry=false -s3.port.iceberg=0 >"$W/weed.log" 2>&1 &
+  -master.volumePreallocate=false -master.telemetry=false -s3.port.iceberg=0 -s3.port.lance=0 >"$W/weed.log" 2>&1 &
 echo $! > "$W/weed.pid"
 for _ in $(seq 1 600); do
   kill -0 "$(cat "$W/weed.pid")" || break
