@@ -107,7 +107,7 @@ def merge_changes(before: Merged, parts: Mapping[str, str], index: Store, store:
         else:
             store.put(name, before.store.read(name))
     edits = _by_chunk(old, went_by[IMAGES], came_by[IMAGES])
-    uids = {uid for tables in edits.values() for table in tables for uid in table["series_uid"].to_pylist()}
+    uids = {uid for tables in edits.values() for table in tables for uid in table["series_uid"].drop_null().to_pylist()}
     return Grown(tuple(_cut(before.store, old, edits, store)), frozenset(uids))
 
 

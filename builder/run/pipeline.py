@@ -23,10 +23,11 @@ from builder.plan import DatasetPlan
 from builder.planning.faces import find_faces
 from builder.planning.forecast import forecast
 from builder.planning.inputs import PlanInputs
-from builder.planning.inventory import INDEX, take_inventory, take_survey
+from builder.planning.inventory import INDEX, take_inventory
 from builder.planning.latest import latest_inventory, note_plan, note_published
 from builder.planning.making import make_plan
 from builder.planning.registry import next_registry, published, still_published
+from builder.planning.surveying import take_survey
 from builder.planning.twins import leave_out_twins
 from builder.planning.withdrawn import with_history
 from builder.protocols import Progress

@@ -19,9 +19,10 @@ from builder.model.keyed import Key
 from builder.model.layout import CURRENT, MANIFEST, Manifest, parse_current, parse_manifest, version_path
 from builder.persons import lookup_names
 from builder.planning.inputs import PlanInputs
-from builder.planning.inventory import kept_inventory, take_survey
+from builder.planning.inventory import kept_inventory
 from builder.planning.latest import PUBLISHED, Latest, keep_published, read_latest, read_published
 from builder.planning.registry import read_registry
+from builder.planning.surveying import take_survey
 from builder.planning.withdrawn import read_withdrawn
 from builder.protocols import Progress
 from builder.run.clusters import Profile, load_cluster

@@ -19,7 +19,8 @@ from pydicom.data import get_testdata_file
 from builder.imaging.stacks.options import VolumeOptions
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.planning import growing, inventory, merge
-from builder.planning.inventory import Inventory, take_inventory, take_survey
+from builder.planning.inventory import Inventory, take_inventory
+from builder.planning.surveying import take_survey
 from builder.run.progress import SilentProgress
 from builder.run.serial import SerialRunner
 from builder.sources import Folder
@@ -299,3 +300,18 @@ def test_a_file_is_read_once_it_may_be(tmp_path: Path, monkeypatch: pytest.Monke
     assert now.leftovers().num_rows == 0
     assert sum(now.chunk(number).num_rows for number in range(len(now.chunks))) == 12
     assert taken(archive, tmp_path / "anew", None)[1] == grown
+
+
+def test_files_without_a_series_come_and_go(tmp_path: Path) -> None:
+    for number in range(6):
+        shutil.copytree(made(tmp_path / "kept", number, 2, "A"), tmp_path / f"archive/{number}")
+    before, _ = taken(tmp_path / "archive", tmp_path / "private", None)
+    nameless = tmp_path / "archive/nameless.dcm"
+    header = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
+    del header.SeriesInstanceUID
+    nameless.write_bytes(to_bytes(header))
+    came, files = taken(tmp_path / "archive", tmp_path / "private", before)
+    assert files == taken(tmp_path / "archive", tmp_path / "other", None)[1]
+    nameless.unlink()
+    _, files = taken(tmp_path / "archive", tmp_path / "private", came)
+    assert files == taken(tmp_path / "archive", tmp_path / "another", None)[1]

@@ -12,9 +12,10 @@ from builder.library.scan.images import ImageFiles, image_files
 from builder.library.scan.layouts import tabled
 from builder.library.scan.masks import Masks, masks_of
 from builder.planning.forecast import switch_of
-from builder.planning.inventory import Inventory, take_inventory, take_survey
+from builder.planning.inventory import Inventory, take_inventory
 from builder.planning.layouts import published_values, unread_object_lines
 from builder.planning.risks import risks_of_chunk
+from builder.planning.surveying import take_survey
 from builder.protocols import Progress
 from builder.sources import AnySource
 from builder.stages.boundary import Faults
