@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 Flags: TypeAlias = npt.NDArray[np.bool_]
+Numbers: TypeAlias = npt.NDArray[np.intp]
 
 
 def ordered(table: pa.Table, columns: Iterable[str]) -> pa.Table:
@@ -23,6 +24,12 @@ def distinct(table: pa.Table) -> pa.Table:
     """Return each row once, in ascending order of all columns, nulls last."""
     rows = ordered(table, table.column_names)
     return rows.filter(pa.array(changes(rows))).combine_chunks()
+
+
+def runs(table: pa.Table) -> tuple[pa.Table, Numbers]:
+    """Return the first of rows that are equal and follow each other, and for each row which of the first it equals."""
+    begins = changes(table)
+    return table.filter(pa.array(begins)), np.cumsum(begins) - 1
 
 
 def changes(table: pa.Table) -> Flags:

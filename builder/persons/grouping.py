@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from builder.errors import SpecError, counted
 from builder.model.keyed import Key
-from builder.model.sorting import distinct
+from builder.model.sorting import distinct, runs
 from builder.persons.aliases import AliasesMerged, AliasIds, merge_aliases
 from builder.persons.doubts import Facts, PersonConflict, contradictions, doubts_of, facts_of
 from builder.persons.forest import Forest
@@ -91,10 +91,14 @@ class Persons:
     def keys_of(self, table: pa.Table) -> list[str | None]:
         """Return the person of each row of INSTANCES or STACKS; None for an object without study and PatientID."""
         names = ("patient_id", "issuer_of_patient_id", "study_uid", "source")
-        rows = list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
-        # by study first: a stack may name its patient in part by one object and in part by another
-        known = {row: self.studies.get(row[2] or "") or self.keys.get(self.naming.identity(*row)) for row in set(rows)}
-        return [known[row] if row[0] or row[2] else None for row in rows]
+        first, numbers = runs(table.select(names))
+        found: list[str | None] = []
+        for row in zip(*(column.to_pylist() for column in first.columns), strict=True):
+            patient, _, study, _ = row
+            # by study first: a stack may name its patient in part by one object and in part by another
+            person = self.studies.get(study or "") or self.keys.get(self.naming.identity(*row))
+            found.append(person if patient or study else None)
+        return [found[number] for number in numbers.tolist()]
 
 
 def group_persons(

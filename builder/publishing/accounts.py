@@ -65,7 +65,7 @@ class _Stack:
 
     def is_used(self, excluded: Mapping[str, ExcludedCase]) -> bool:
         """Return whether a case that uses it was built."""
-        return any(case not in excluded for case in self.serves)
+        return not excluded.keys() >= set(self.serves)
 
 
 class _Left(NamedTuple):
@@ -199,9 +199,10 @@ def _fate(row: _Stack, shard_of: Mapping[str, str], excluded: Mapping[str, Exclu
         return Fate(DUPLICATE, "cohort", row.reason)
     if not row.serves:
         return Fate(QUARANTINED if row.rule == GEOMETRY_RULE else EXCLUDED, "cohort", row.reason or "")
-    if not row.is_used(excluded):
+    built = next((case for case in row.serves if case not in excluded), None)
+    if built is None:
         return Fate(QUARANTINED, "shard", excluded[row.serves[0]].reason.value)
-    return Fate(USED, shard=shard_of[next(case for case in row.serves if case not in excluded)])
+    return Fate(USED, shard=shard_of[built])
 
 
 def _annotation_fates(

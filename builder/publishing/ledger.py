@@ -5,9 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from builder.errors import LayoutError, Reason
 from builder.model.keyed import Key
+from builder.model.sorting import runs
 from builder.model.tables import LEDGER, files_in
 from builder.persons import Persons
 
@@ -61,14 +63,16 @@ class Totals:
 
     def add(self, table: pa.Table, *, instances: bool) -> None:
         """Count the files of a ledger part: one a row, unless the part says how many (``FILES``)."""
-        statuses = table.column("status").to_pylist()
-        files = table.column(FILES).to_pylist() if FILES in table.column_names else [1] * table.num_rows
-        for status, count in zip(statuses, files, strict=True):
+        files = table[FILES] if FILES in table.column_names else None
+        for status in pc.unique(table["status"]).to_pylist():
+            own = pc.equal(table["status"], status)
+            count = pc.sum(own).as_py() if files is None else pc.sum(files.filter(own)).as_py()
             self.files[status] += count
             self.instances[status] += count if instances else 0
         for level, column in (("series", "series_key"), ("studies", "study_key"), ("persons", "person_key")):
             best = self._best[level]
-            for name, status in set(zip(table.column(column).to_pylist(), statuses, strict=True)):
+            names, _ = runs(table.select([column, "status"]))
+            for name, status in zip(names[column].to_pylist(), names["status"].to_pylist(), strict=True):
                 if name is not None:
                     rank = STATUSES.index(status)
                     best[name] = min(rank, best.get(name, rank))
@@ -83,9 +87,10 @@ class Totals:
 
 def image_ledger(chunk: pa.Table, membership: pa.Table, fates: Fates, *, persons: Persons, key: Key) -> pa.Table:
     """Return the ledger rows of a chunk of image instances, in schema LEDGER."""
-    stacks = zip(membership.column("series").to_pylist(), membership.column("stack").to_pylist(), strict=True)
-    found = [fates.stacks.get(stack, _NO_IMAGE) for stack in stacks]
-    table = _ledger(chunk, found, persons=persons, key=key)
+    first, numbers = runs(membership.select(["series", "stack"]))
+    stacks = zip(*(column.to_pylist() for column in first.columns), strict=True)
+    found = _fate_rows(fates.stacks.get(stack, _NO_IMAGE) for stack in stacks)
+    table = _ledger(chunk, found.take(pa.array(numbers)), persons=persons, key=key)
     files = files_in(chunk)
     return table if max(files, default=1) == 1 else table.append_column(FILES, pa.array(files, pa.int64()))
 
@@ -93,14 +98,15 @@ def image_ledger(chunk: pa.Table, membership: pa.Table, fates: Fates, *, persons
 def annotation_ledger(table: pa.Table, fates: Fates, *, persons: Persons, key: Key) -> pa.Table:
     """Return the ledger rows of annotation objects and files."""
     names = zip(*(table.column(c).to_pylist() for c in ("source", "path", "member")), strict=True)
-    return _ledger(table, [fates.annotations.get(name, _UNLINKED) for name in names], persons=persons, key=key)
+    found = _fate_rows(fates.annotations.get(name, _UNLINKED) for name in names)
+    return _ledger(table, found, persons=persons, key=key)
 
 
 def leftover_ledger(table: pa.Table, *, persons: Persons, key: Key) -> pa.Table:
     """Return the ledger rows of duplicates and quarantined files, with the reasons from the index."""
     rows = zip(table.column("status").to_pylist(), table.column("reason").to_pylist(), strict=True)
-    fates = [Fate(DUPLICATE if s == "duplicate" else QUARANTINED, "index", r or "") for s, r in rows]
-    return _ledger(table, fates, persons=persons, key=key)
+    found = _fate_rows(Fate(DUPLICATE if s == "duplicate" else QUARANTINED, "index", r or "") for s, r in rows)
+    return _ledger(table, found, persons=persons, key=key)
 
 
 def withdrawn_ledger(tombstone: str, files: int) -> pa.Table:
@@ -144,28 +150,35 @@ def chained(parts: Iterable[tuple[pa.Table, bool]], totals: Totals) -> Iterator[
 
 _NO_IMAGE = Fate(EXCLUDED, "survey", Reason.NOT_AN_IMAGE.value)
 _UNLINKED = Fate(EXCLUDED, "labels", Reason.NOT_SELECTED.value)
+_OF_FATES = ["status", "stage", "reason", "shard"]
 
 
-def _ledger(table: pa.Table, fates: list[Fate], *, persons: Persons, key: Key) -> pa.Table:
+def _fate_rows(fates: Iterable[Fate]) -> pa.Table:
+    """Return the columns of LEDGER that tell fates."""
+    rows = ((fate.status, fate.stage or None, fate.reason or None, fate.shard) for fate in fates)
+    columns = list(zip(*rows, strict=True)) or [()] * len(_OF_FATES)
+    return pa.Table.from_arrays([pa.array(column, pa.string()) for column in columns], names=_OF_FATES)
+
+
+def _ledger(table: pa.Table, fates: pa.Table, *, persons: Persons, key: Key) -> pa.Table:
     columns = {
-        "object_key": _object_keys(table, key),
+        "object_key": pa.array(_object_keys(table, key), pa.string()),
         "series_key": _keyed(table.column("series_uid"), "series", key),
         "study_key": _keyed(table.column("study_uid"), "study", key),
-        "person_key": persons.keys_of(table),
-        "status": [fate.status for fate in fates],
-        "stage": [fate.stage or None for fate in fates],
-        "reason": [fate.reason or None for fate in fates],
-        "shard": [fate.shard for fate in fates],
+        "person_key": pa.array(persons.keys_of(table), pa.string()),
+        **{name: fates[name] for name in _OF_FATES},
     }
-    return pa.Table.from_pydict(columns, schema=LEDGER)
+    return pa.table(columns, schema=LEDGER)
 
 
 def _object_keys(table: pa.Table, key: Key) -> list[str]:
     """Return the keyed SOPInstanceUIDs, or keyed source, path and member for files without one."""
     uids = table.column("sop_instance_uid").to_pylist()
-    without = pa.array([place for place, uid in enumerate(uids) if not uid], pa.int64())
-    files = table.select(["source", "path", "member"]).take(without).to_pylist()
     of_objects = key.names("object", filter(None, uids))
+    without = [place for place, uid in enumerate(uids) if not uid]
+    if not without:
+        return list(of_objects)
+    files = table.select(["source", "path", "member"]).take(pa.array(without)).to_pylist()
     of_files = (key.name("file", *map(str, file.values())) for file in files)
     return [next(of_objects) if uid else next(of_files) for uid in uids]
 
@@ -173,5 +186,6 @@ def _object_keys(table: pa.Table, key: Key) -> list[str]:
 def _keyed(column: pa.ChunkedArray, kind: str, key: Key) -> pa.Array:
     """Return the keyed names of values; null and empty values become null. Each distinct value is keyed once."""
     found = column.combine_chunks().dictionary_encode()
-    names = [key.name(kind, value) if value else None for value in found.dictionary.to_pylist()]
-    return pa.array(names, pa.string()).take(found.indices)
+    values = found.dictionary.to_pylist()
+    names = key.names(kind, filter(None, values))
+    return pa.array([next(names) if value else None for value in values], pa.string()).take(found.indices)

@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.model.sorting import changes, distinct, ordered
+from builder.model.sorting import changes, distinct, ordered, runs
 
 TEXTS = st.sampled_from([None, "", "a", "ab", "b", "é", "\U0001f600"])
 NUMBERS = st.sampled_from([None, -1, 0, 1])
@@ -37,6 +38,14 @@ def test_equal_rows_keep_their_order(table: pa.Table) -> None:
     numbered = table.append_column("row", pa.array(range(table.num_rows), pa.int64()))
     expected = numbered.sort_by([("b", "ascending"), ("row", "ascending")])
     assert ordered(numbered, ["b"]).equals(expected)
+
+
+@given(table=TABLES)
+def test_runs_give_every_row_again_and_no_row_twice_in_a_row(table: pa.Table) -> None:
+    first, numbers = runs(table)
+    assert first.take(pa.array(numbers)).equals(table)
+    told = first.to_pylist()
+    assert all(one != other for one, other in pairwise(told))
 
 
 def test_the_query_engine_is_not_loaded() -> None:
