@@ -136,7 +136,7 @@ class Earlier:
     def take(self, drafts: Sequence[Draft]) -> list[PlannedShard | None]:
         """Return what the plan has of shards; None for one whose line it lacks, or has not as it was written."""
         found: list[PlannedShard | None] = []
-        reader = LineReader(self.store)
+        reader = self._reader
         known = {row["key"]: row for row in self.known}
         for draft in drafts:
             row = None if draft.key is None else known.get(draft.key)
@@ -152,9 +152,13 @@ class Earlier:
         row = self._by_name.get(bytes.fromhex(shard.summary.fingerprint))
         if row is None:
             return None
-        place, reader = _place(row), LineReader(self.store)
-        found = replace(shard, place=place, reader=reader, touched=row["touched"])
-        return found if reader.is_sound(place) else None
+        place = _place(row)
+        found = replace(shard, place=place, reader=self._reader, touched=row["touched"])
+        return found if self._reader.is_sound(place) else None
+
+    @cached_property
+    def _reader(self) -> LineReader:
+        return LineReader(self.store)
 
     @cached_property
     def _by_name(self) -> Mapping[bytes, Mapping[str, Any]]:

@@ -15,7 +15,7 @@ from builder.errors import LayoutError, counted
 from builder.model.canonical import fingerprint
 from builder.model.layout import RECEIPT, shard_path
 from builder.model.parquet import parquet_bytes
-from builder.plan import CasePlan, ShardPlan, ShardSummary, assign_buckets
+from builder.plan import CasePlan, ShardSummary, assign_buckets
 from builder.planning.case_plans import Chosen, case_plans, choose_images, number_types, with_bytes
 from builder.planning.inputs import PlanInputs
 from builder.planning.kept_plans import Draft, Earlier, Keys, PlannedShard, earlier_plan, keep_known
@@ -31,7 +31,7 @@ from builder.stages.planned import (
     index_of,
     is_planned,
     laid_out,
-    parse_plan,
+    stamps_of,
     write_plans,
 )
 from builder.stages.shard import SPEC
@@ -216,7 +216,7 @@ def _again(shard: PlannedShard, earlier: Earlier) -> PlannedShard:
     before = earlier.named(shard)
     if before is None:
         return shard
-    return replace(shard, touched=max(before.touched, count_touched(parse_plan(before.line), parse_plan(shard.line))))
+    return replace(shard, touched=max(before.touched, count_touched(before.line, shard.line)))
 
 
 def _noted(shard: PlannedShard, dataset: Store) -> PlannedShard:
@@ -226,8 +226,6 @@ def _noted(shard: PlannedShard, dataset: Store) -> PlannedShard:
     return replace(shard, touched=0)
 
 
-def count_touched(before: ShardPlan, now: ShardPlan) -> int:
-    """Count the objects of a shard whose stamp (modification time, ETag) changed since the shard was planned."""
-    names = ("source", "path", "member", "stamp")
-    found = [set(zip(*(p.objects.column(n).to_pylist() for n in names), strict=True)) for p in (before, now)]
-    return len(found[1] - found[0])
+def count_touched(before: bytes, now: bytes) -> int:
+    """Count the objects in the line of a shard whose stamp changed since an earlier line was written."""
+    return 0 if before == now else len(stamps_of(now) - stamps_of(before))

@@ -43,6 +43,7 @@ SHARED: Final = tuple(name for name in INSTANCES.names if name not in OWN)
 
 _RECORD = struct.Struct(">16sIQI4s")
 _PLACES = {name: place for place, name in enumerate(SHARED)}
+_STAMPED = ("path", "member", "stamp")
 _SHARED = pa.schema([INSTANCES.field(name) for name in SHARED])
 
 
@@ -228,15 +229,25 @@ def parse_plan(line: bytes) -> ShardPlan:
     return ShardPlan(found["fingerprint"], cases, _objects(found), faces)
 
 
+def stamps_of(line: bytes) -> set[tuple[int, str, str, str]]:
+    """Return source, path, member and stamp (modification time, ETag) of each object in a line."""
+    found = json.loads(line)
+    sources = [cells["source"] for count, cells in found["shared"] for _ in range(count)]
+    return set(zip(sources, *(_unfolded(found, name, len(sources)) for name in _STAMPED), strict=True))
+
+
+def _unfolded(found: Mapping[str, Any], name: str, total: int) -> list[Any]:
+    values = found["own"].get(name)
+    return values if isinstance(values, list) else [values] * total
+
+
 def _objects(found: Mapping[str, Any]) -> pa.Table:
     numbers = [count for count, _ in found["shared"]]
     total = sum(numbers)
     shared = pa.Table.from_pylist([cells for _, cells in found["shared"]], schema=_SHARED)
     columns = dict(zip(SHARED, shared.take(pa.array(np.repeat(np.arange(len(numbers)), numbers))).columns, strict=True))
     for name in OWN:
-        values = found["own"].get(name)
-        values = values if isinstance(values, list) else [values] * total
-        columns[name] = pa.array(values, INSTANCES.field(name).type)
+        columns[name] = pa.array(_unfolded(found, name, total), INSTANCES.field(name).type)
     for place, name in enumerate(("case", "role")):
         values = [part[place] for part in found["parts"] for _ in range(part[2])]
         columns[name] = pa.array(values, PLANNED.field(name).type)

@@ -9,22 +9,23 @@ import pytest
 
 from builder import open_dataset
 from builder.model.layout import RECEIPT, shard_path
-from builder.plan import PLANNED, ShardPlan
+from builder.plan import PLANNED
 from builder.planning import sorted_rows
 from builder.planning.shard_plans import count_touched
 from builder.run.pipeline import build
 from builder.run.pipeline import plan as plan_dataset
 from builder.run.progress import SilentProgress
 from builder.spec import DatasetSpec
+from builder.stages.planned import LineReader, Rows, plan_line
 from builder.storage import open_store
 from tests.endtoend.trees import KEY
 from tests.synthetic import ct_series
 
 
-def plan(*stamps: str) -> ShardPlan:
+def line(*stamps: str) -> bytes:
     rows = [{"case": 0, "role": "image", "source": 0, "path": f"{n}.dcm", "member": "", "stamp": stamp, "size": 9}
             for n, stamp in enumerate(stamps)]  # fmt: skip
-    return ShardPlan("f" * 32, (), pa.Table.from_pylist(rows, schema=PLANNED))
+    return plan_line("f" * 32, (), Rows.of(pa.Table.from_pylist(rows, schema=PLANNED)), {})
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def plan(*stamps: str) -> ShardPlan:
     [("abc", "abc", 0), ("abc", "abd", 1), ("abc", "xyz", 3), ("abc", "ab", 0), ("", "", 0)],
 )
 def test_other_stamps_are_counted(before: str, now: str, touched: int):
-    assert count_touched(plan(*before), plan(*now)) == touched
+    assert count_touched(line(*before), line(*now)) == touched
 
 
 class Heard(SilentProgress):
@@ -96,3 +97,20 @@ def test_an_archive_that_changed_after_it_was_planned_is_built_as_it_is(
     change(tmp_path / "archive")
     build(spec, to=tmp_path / "dataset")
     assert len(open_dataset(tmp_path / "dataset")) == 4
+
+
+def test_files_of_an_earlier_plan_are_read_once_however_many_shards_are_planned_anew(
+    spec: DatasetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = plan_dataset(spec, to=tmp_path / "dataset").plan
+    touched(tmp_path / "archive")
+    before, read = open_store(made.url), []
+    whole = LineReader._read
+
+    def counted(self: LineReader) -> None:
+        read.append(self._store.url)
+        whole(self)
+
+    monkeypatch.setattr(LineReader, "_read", counted)
+    plan_dataset(spec, to=tmp_path / "dataset")
+    assert read.count(before.url) == 1
