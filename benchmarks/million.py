@@ -57,7 +57,7 @@ def main() -> None:
         persons = group_persons(stacks.select(list(COLUMNS)), key=key)
         keys = person_column(stacks, persons)
     with step("clinical join"):
-        joined, counts = clinical_table(clinical, persons, keys)
+        joined, counts = clinical_table(clinical, stacks, keys)
         table = series_table(stacks, keys, key=key, clinical=joined)
         table = with_decisions(table, stacks, counts)
     with step("cohort"):
@@ -116,10 +116,10 @@ def survey() -> tuple[pa.Table, pa.Table]:
     return stacks, clinical
 
 
-def clinical_table(clinical: pa.Table, persons: object, keys: list[str]) -> tuple[pa.Table, list[int]]:
+def clinical_table(clinical: pa.Table, stacks: pa.Table, keys: list[str]) -> tuple[pa.Table, list[int]]:
     """The clinical row of every stack's person, and how many rows each stack has."""
-    known = persons.keys  # type: ignore[attr-defined]
-    rows = {known[("", name)]: i for i, name in enumerate(clinical["patient_id"].to_pylist())}
+    known = dict(zip(stacks["patient_id"].to_pylist(), keys, strict=True))
+    rows = {known[name]: i for i, name in enumerate(clinical["patient_id"].to_pylist())}
     places = [rows.get(person) for person in keys]
     table = clinical.drop_columns(["patient_id"]).take(pa.array(places, pa.int64()))
     return table, [int(place is not None) for place in places]
