@@ -1,9 +1,11 @@
 """Spec, cohort and links -> shard plans with fingerprints: what each task will build, before any pixel is read."""
 
 import json
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
+from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
@@ -275,20 +277,23 @@ def assign_buckets(
         Bucket (a string of 0 and 1) to its cases, sorted by case_key; no bucket is empty.
     """
     persons = {c.person_key for c in cases}
-    bits = {p: format(n, f"0{_BUCKET_BITS}b") for p, n in zip(persons, key.numbers("bucket", persons), strict=True)}
-    ordered = sorted(cases, key=lambda c: c.case_key)
+    numbers = dict(zip(persons, key.numbers("bucket", persons), strict=True))
+    ordered = sorted(cases, key=lambda c: numbers[c.person_key])
+    hashes = [numbers[c.person_key] for c in ordered]
+    sizes = [0, *accumulate(c.sample_bytes for c in ordered)]
     finished: dict[str, list[CasePlan]] = {}
-    pending: list[tuple[str, list[CasePlan]]] = [("", ordered)] if ordered else []
+    pending = [("", 0, len(ordered))]
     while pending:
-        bucket, held = pending.pop()
-        fits = len(held) <= most_cases and sum(c.sample_bytes for c in held) <= most_bytes
-        if fits or len(bucket) == _BUCKET_BITS or len({c.person_key for c in held}) == 1:
-            finished[bucket] = held
+        bucket, start, stop = pending.pop()
+        if start == stop:
             continue
-        for bit in "01":
-            half = [c for c in held if bits[c.person_key][len(bucket)] == bit]
-            if half:
-                pending.append((bucket + bit, half))
+        fits = stop - start <= most_cases and sizes[stop] - sizes[start] <= most_bytes
+        if fits or len(bucket) == _BUCKET_BITS or hashes[start] == hashes[stop - 1]:
+            finished[bucket] = sorted(ordered[start:stop], key=lambda c: c.case_key)
+            continue
+        # where the first hash lies of which the next bit is 1
+        middle = bisect_left(hashes, int(f"{bucket}1".ljust(_BUCKET_BITS, "0"), 2), start, stop)
+        pending += [(f"{bucket}0", start, middle), (f"{bucket}1", middle, stop)]
     return dict(sorted(finished.items()))
 
 

@@ -60,9 +60,11 @@ def _json(part: Json) -> bytes:
     return _written(part.document) if isinstance(part, Keyless) else canonical_json(part)
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def _written(document: Json) -> bytes:
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode() + b"\n"
+    return _ENCODER.encode(document).encode() + b"\n"
 
 
 _LEAVES = (str, float, int)

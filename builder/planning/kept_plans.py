@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, Final
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
@@ -45,9 +46,27 @@ _SCHEMA = pa.schema(
 )
 
 _FROM_ROWS = ("input_bytes", "peak_bytes", "load_bytes")
-_OF_CASE = tuple(f.name for f in fields(CasePlan) if f.name not in (*_FROM_ROWS, "partners"))
-_OF_IMAGE = tuple(f.name for f in fields(ImagePlan))
-_OF_STACK = tuple(f.name for f in fields(IncludedStack))
+_of_case = attrgetter(*(f.name for f in fields(CasePlan) if f.name not in (*_FROM_ROWS, "partners")))
+_of_image = attrgetter(*(f.name for f in fields(ImagePlan)))
+_of_stack = attrgetter(*(f.name for f in fields(IncludedStack)))
+
+
+class _Known(NamedTuple):
+    """A row of ``_SCHEMA``."""
+
+    key: bytes | None
+    fingerprint: bytes
+    encoded: bool
+    touched: int
+    bytes: Sequence[int]
+    file: int
+    start: int
+    length: int
+    checksum: bytes
+
+    @property
+    def place(self) -> Place:
+        return Place(self.file, self.start, self.length, self.checksum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +116,10 @@ class Keys:
             rows = [self._rows_of(chosen.places[name], stack) for name, stack in chosen.stacks.items()]
             if None in rows:
                 return None
-            images = [[getattr(image, name) for name in _OF_IMAGE] for image in case.partners]
-            stacks = [[name, *(getattr(stack, n) for n in _OF_STACK)] for name, stack in chosen.stacks.items()]
+            images = [_of_image(image) for image in case.partners]
+            stacks = [[name, *_of_stack(stack)] for name, stack in chosen.stacks.items()]
             labels = [[link.label, self._labels[link.annotation]] for link in links]
-            told.append([[getattr(case, name) for name in _OF_CASE], images, stacks, rows, labels])
+            told.append([_of_case(case), images, stacks, rows, labels])
         return bytes.fromhex(self._begun.also(Keyless(told)))
 
     def _rows_of(self, place: Placed, stack: IncludedStack) -> str | None:
@@ -131,20 +150,19 @@ class Earlier:
     """An earlier plan: its store, and what it knows of its shards."""
 
     store: Store
-    known: Sequence[Mapping[str, Any]] = ()
+    known: Sequence[_Known] = ()
 
     def take(self, drafts: Sequence[Draft]) -> list[PlannedShard | None]:
         """Return what the plan has of shards; None for one whose line it lacks, or has not as it was written."""
         found: list[PlannedShard | None] = []
         reader = self._reader
-        known = {row["key"]: row for row in self.known}
+        known = {row.key: row for row in self.known}
         for draft in drafts:
             row = None if draft.key is None else known.get(draft.key)
-            place = None if row is None else _place(row)
-            if row is None or place is None or not reader.is_sound(place):
+            if row is None or not reader.is_sound(place := row.place):
                 found.append(None)
             else:
-                found.append(PlannedShard(draft.key, _summary(draft, row), place, reader, row["touched"]))
+                found.append(PlannedShard(draft.key, _summary(draft, row), place, reader, row.touched))
         return found
 
     def named(self, shard: PlannedShard) -> PlannedShard | None:
@@ -152,8 +170,8 @@ class Earlier:
         row = self._by_name.get(bytes.fromhex(shard.summary.fingerprint))
         if row is None:
             return None
-        place = _place(row)
-        found = replace(shard, place=place, reader=self._reader, touched=row["touched"])
+        place = row.place
+        found = replace(shard, place=place, reader=self._reader, touched=row.touched)
         return found if self._reader.is_sound(place) else None
 
     @cached_property
@@ -161,12 +179,8 @@ class Earlier:
         return LineReader(self.store)
 
     @cached_property
-    def _by_name(self) -> Mapping[bytes, Mapping[str, Any]]:
-        return {row["fingerprint"]: row for row in self.known}
-
-
-def _place(row: Mapping[str, Any]) -> Place:
-    return Place(row["file"], row["start"], row["length"], row["checksum"])
+    def _by_name(self) -> Mapping[bytes, _Known]:
+        return {row.fingerprint: row for row in self.known}
 
 
 def earlier_plan(private: Store) -> Earlier:
@@ -179,7 +193,9 @@ def earlier_plan(private: Store) -> Earlier:
         table = read_parquet(read_checked(store, KNOWN, 0, length=store.size(KNOWN)))
     except (FileNotFoundError, LayoutError):
         return Earlier(store)
-    return Earlier(store, table.to_pylist() if table.schema == _SCHEMA else ())
+    if table.schema != _SCHEMA:
+        return Earlier(store)
+    return Earlier(store, [_Known(*row) for row in zip(*(column.to_pylist() for column in table.columns), strict=True)])
 
 
 def keep_known(store: Store, shards: Sequence[PlannedShard], places: Sequence[Place]) -> None:
@@ -195,9 +211,10 @@ def keep_known(store: Store, shards: Sequence[PlannedShard], places: Sequence[Pl
     store.put(KNOWN, with_checksum(parquet_bytes(pa.table(columns, schema=_SCHEMA))))
 
 
-def _summary(draft: Draft, row: Mapping[str, Any]) -> ShardSummary:
+def _summary(draft: Draft, row: _Known) -> ShardSummary:
+    told = iter(row.bytes)
     cases = tuple(
-        replace(case, **dict(zip(_FROM_ROWS, row["bytes"][3 * n : 3 * n + 3], strict=True)))
-        for n, case in enumerate(draft.cases)
+        replace(case, input_bytes=size, peak_bytes=peak, load_bytes=load)
+        for case, size, peak, load in zip(draft.cases, told, told, told, strict=True)
     )
-    return ShardSummary(row["fingerprint"].hex(), draft.bucket, cases, row["encoded"])
+    return ShardSummary(row.fingerprint.hex(), draft.bucket, cases, row.encoded)

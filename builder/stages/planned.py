@@ -8,7 +8,7 @@ import base64
 import json
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from itertools import groupby, islice
 from math import isqrt
 from typing import Any, Final
@@ -136,7 +136,7 @@ def laid_out(lines: Iterable[Place]) -> Iterator[Place]:
     for line in lines:
         if start and start + line.length > FILE_BYTES:
             number, start = number + 1, 0
-        yield replace(line, file=number, start=start)
+        yield Place(number, start, line.length, line.checksum)
         start += line.length
 
 
