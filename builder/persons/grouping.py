@@ -162,15 +162,16 @@ def group_persons(
 
 
 def _seen(instances: pa.Table, rules: Naming) -> list[Seen]:
-    names = [name for name in COLUMNS if name in instances.column_names]
+    rows = distinct(instances.select([name for name in COLUMNS if name in instances.column_names]))
+    columns = (rows[name].to_pylist() if name in rows.column_names else [None] * rows.num_rows for name in COLUMNS)
     found = set()
-    for r in distinct(instances.select(names)).to_pylist():
-        source = r.get("source") or 0
-        who = rules.identity(r["patient_id"], r["issuer_of_patient_id"], r["study_uid"], source)
-        spelling = ((r["issuer_of_patient_id"] or "").strip(), (r["patient_id"] or "").strip())
-        said = ((r["patient_sex"] or "").strip(), (r["patient_birth_date"] or "").strip())
-        found.add((who, spelling, r["study_uid"] or "", *said, rules.place(source), source))
-    return [Seen(*row) for row in sorted(found)]
+    for patient_id, issuer, study, sex, birth, given in zip(*columns, strict=True):
+        source = given or 0
+        who = rules.identity(patient_id, issuer, study, source)
+        spelling = ((issuer or "").strip(), (patient_id or "").strip())
+        said = ((sex or "").strip(), (birth or "").strip())
+        found.add(Seen(who, spelling, study or "", *said, rules.place(source), source))
+    return sorted(found)
 
 
 def _merge_studies(forest: Forest[Identity], rows: Iterable[Seen]) -> list[Identity]:

@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from builder.model.keyed import Key
 
@@ -96,8 +96,7 @@ class Naming:
         return (normal_issuer(issuer) or self.place(source), name)
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(NamedTuple):
     """One distinct way in which objects name their patient."""
 
     who: Identity

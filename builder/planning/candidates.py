@@ -73,13 +73,19 @@ def accession_column(stacks: pa.Table, key: Key) -> pa.Array:
     return pa.array([names.get(row) for row in rows], pa.string())
 
 
+def date_column(stacks: pa.Table, column: str) -> pa.Array:
+    """Return a column of DICOM dates as dates. Many stacks share a date, so each text is read once."""
+    coded = stacks.column(column).combine_chunks().dictionary_encode()
+    return pa.array(map(dicom_date, coded.dictionary.to_pylist()), pa.date32()).take(coded.indices)
+
+
 def _keyed(stacks: pa.Table, column: str, kind: str, key: Key) -> pa.Array:
     coded = stacks.column(column).combine_chunks().dictionary_encode()
     return pa.array(key.names(kind, coded.dictionary.to_pylist()), pa.string()).take(coded.indices)
 
 
 def _study_days(stacks: pa.Table, person_keys: Sequence[str]) -> list[int | None]:
-    dates = [dicom_date(text) for text in stacks.column("study_date").to_pylist()]
+    dates = date_column(stacks, "study_date").to_pylist()
     first: dict[str, date] = {}
     for person, day in zip(person_keys, dates, strict=True):
         if day is not None and (person not in first or day < first[person]):

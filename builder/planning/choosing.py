@@ -9,7 +9,6 @@ import pyarrow as pa
 
 from builder.cohort import select_cohort
 from builder.errors import Reason
-from builder.headers.dates import dicom_date
 from builder.labels import class_fields
 from builder.labels.linking import image_row
 from builder.model.case import Scalar
@@ -18,7 +17,7 @@ from builder.plan import (
     LINKS,
 )
 from builder.planning.asked import asked_columns, asked_values, with_asked
-from builder.planning.candidates import accession_column, person_column, series_table
+from builder.planning.candidates import accession_column, date_column, person_column, series_table
 from builder.planning.clinical import Clinical
 from builder.planning.image_sets import select_sets
 from builder.planning.inputs import PlanInputs
@@ -84,7 +83,7 @@ def choose_cases(
         "stack_key": pa.array(case_keys, pa.string()),
         "label_status": pa.array([label_status(links) if spec.labels else None for links in found], pa.string()),
         "label_tier": pa.array([planned_tier(links, spec) for links in found], pa.string()),
-        TRUE_DATE: pa.array([dicom_date(d) for d in stacks.column(TRUE_DATE).to_pylist()], pa.date32()),
+        TRUE_DATE: date_column(stacks, TRUE_DATE),
         "accession_key": accession_column(stacks, key),
     }
     for name, values in extra.items():

@@ -202,6 +202,8 @@ def planned_tier(links: Sequence[Link], spec: DatasetSpec) -> Tier | None:
 
     Objects may later turn out to be made by a machine; ``publishing.consensus.check_evidence`` checks what they state.
     """
+    if not links:
+        return None
     tiers = {link.label: spec.labels[link.label].tier for link in links if link.found}
     for block in spec.consensus.values():
         members = [tiers[label] for label in block.labels if label in tiers]

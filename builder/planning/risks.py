@@ -24,12 +24,14 @@ def pixel_refusals(plan: DatasetPlan, inventory: Inventory, survey: Survey) -> d
     verdicts: dict[tuple[object, ...], str | None] = {}
     found: Counter[str] = Counter()
     for chunk in sorted(rows):
+        table = inventory.chunk(chunk, columns=KIND_COLUMNS)
+        if not any(_verdict(kind, plan.spec.deid, verdicts) for kind in _kinds(table)):
+            continue  # nothing in the chunk would be refused, so whose image it is need not be told
         kinds: dict[tuple[str, int], set[tuple[object, ...]]] = {}
-        table, membership = inventory.chunk(chunk, columns=KIND_COLUMNS), survey.membership(chunk)
+        membership = survey.membership(chunk)
         for name in membership.column_names:
             table = table.append_column(f"of {name}", membership[name])
-        seen = table.filter(pa.array(changes(table)))
-        for *header, series, stack in zip(*(column.to_pylist() for column in seen.columns), strict=True):
+        for *header, series, stack in _kinds(table):
             kinds.setdefault((series, stack), set()).add(tuple(header))
         for row in rows[chunk]:
             own = {kind for holder in row.holders for kind in kinds.get((row.series_uid, holder), ())}
@@ -37,6 +39,11 @@ def pixel_refusals(plan: DatasetPlan, inventory: Inventory, survey: Survey) -> d
             reasons = [why for why in causes if why is not None]
             found.update(reasons[:1])
     return dict(sorted(found.items()))
+
+
+def _kinds(table: pa.Table) -> set[tuple[object, ...]]:
+    seen = table.filter(pa.array(changes(table)))
+    return set(zip(*(column.to_pylist() for column in seen.columns), strict=True))
 
 
 def risks_of_chunk(instances: pa.Table, stacks: pa.Table, *, deid: Deid) -> dict[str, int]:
