@@ -58,7 +58,7 @@ class _Known(NamedTuple):
     fingerprint: bytes
     encoded: bool
     touched: int
-    bytes: Sequence[int]
+    sizes: Sequence[int]
     file: int
     start: int
     length: int
@@ -212,7 +212,7 @@ def keep_known(store: Store, shards: Sequence[PlannedShard], places: Sequence[Pl
 
 
 def _summary(draft: Draft, row: _Known) -> ShardSummary:
-    told = iter(row.bytes)
+    told = iter(row.sizes)
     cases = tuple(
         replace(case, input_bytes=size, peak_bytes=peak, load_bytes=load)
         for case, size, peak, load in zip(draft.cases, told, told, told, strict=True)

@@ -1,6 +1,7 @@
 """Predict which cases a build will refuse because their pixels may show text, from the headers in the index."""
 
 from collections import Counter
+from typing import Any
 
 import pyarrow as pa
 
@@ -41,7 +42,7 @@ def pixel_refusals(plan: DatasetPlan, inventory: Inventory, survey: Survey) -> d
     return dict(sorted(found.items()))
 
 
-def _kinds(table: pa.Table) -> set[tuple[object, ...]]:
+def _kinds(table: pa.Table) -> set[tuple[Any, ...]]:
     seen = table.filter(pa.array(changes(table)))
     return set(zip(*(column.to_pylist() for column in seen.columns), strict=True))
 
