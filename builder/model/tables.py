@@ -373,8 +373,9 @@ the number of its files."""
 
 def files_in(table: pa.Table) -> list[int]:
     """Return for how many files each row of INSTANCES stands."""
-    pairs = zip(*(table.column(name).to_pylist() for name in ("format", "number_of_frames")), strict=True)
-    return [count if form == FROM_TABLES else 1 for form, count in pairs]
+    whole = pc.fill_null(pc.equal(table["format"], FROM_TABLES), False)
+    found: list[int] = pc.if_else(whole, table["number_of_frames"], 1).to_pylist()
+    return found
 
 
 def is_used(cohort: pa.Table) -> pa.ChunkedArray:

@@ -1,10 +1,11 @@
 """Account for everything found: derive ledger, exclusions and totals from a plan and its receipts."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -13,6 +14,7 @@ from builder.model.layout import EXCLUSIONS as EXCLUSIONS_FILE
 from builder.model.layout import LEDGER as LEDGER_FILE
 from builder.model.layout import ExcludedCase, Receipt
 from builder.model.parquet import parquet_bytes
+from builder.model.sorting import changes, ordered
 from builder.model.tables import EXCLUSIONS, LEDGER
 from builder.plan import DatasetPlan
 from builder.planning.inventory import Inventory, Survey
@@ -34,6 +36,8 @@ from builder.publishing.ledger import (
     annotation_ledger,
     chained,
     check_totals,
+    file_keys,
+    file_names,
     image_ledger,
     leftover_ledger,
     withdrawn_ledger,
@@ -44,28 +48,29 @@ GEOMETRY_RULE = "geometry"
 WITHDRAWN = "withdrawn"
 """Rule by which the files of persons who withdrew are left out."""
 
+_OF_STACKS = (
+    *("series_uid", "series_key", "person_key", "case_key", "holders", "holder_instances"),
+    *("included", "rule", "reason", "detail"),
+)
 _OF_LEFTOVERS = (*OF_FILES, "status", "reason", "format", "detail")
 
+_CHUNKS_TOGETHER = 16
+"""Chunks of the inventory that are looked at together, as a call of Arrow takes longer than a few thousand rows."""
 
-@dataclass(frozen=True, eq=False)
-class _Stack:
-    """What happened to a stack; columns as in the cohort. ``serves`` are the keys of the cases that use it."""
 
-    series_uid: str
+@dataclass(frozen=True)
+class _Unused:
+    """A stack that no case uses, or whose own case was lost; columns as in ``_judged``."""
+
     series_key: str
     person_key: str | None
     case_key: str
-    holders: Sequence[int]
-    holder_instances: Sequence[int]
     included: bool
     rule: str | None
     reason: str | None
     detail: str | None
-    serves: Sequence[str]
-
-    def is_used(self, excluded: Mapping[str, ExcludedCase]) -> bool:
-        """Return whether a case that uses it was built."""
-        return not excluded.keys() >= set(self.serves)
+    case: str | None
+    instances: int
 
 
 class _Left(NamedTuple):
@@ -101,11 +106,12 @@ def account(plan: DatasetPlan, receipts: Mapping[str, Receipt], inventory: Inven
         If the totals do not add up.
     """
     excluded = {e.case_key: e for r in receipts.values() for e in r.excluded}
+    stacks = _judged(plan.cohort, excluded)
+    deciding = _deciding(stacks)
+    counts = np.bincount(deciding["row"].to_numpy(), deciding["instances"].to_numpy(), minlength=stacks.num_rows)
+    stacks = stacks.append_column("instances", pa.array(counts.astype(np.int64)))
     shard_of = {case.case_key: shard.fingerprint for shard in plan.shards for case in shard.cases}
-    rows = _stacks(plan.cohort)
-    deciding = _deciding(rows, excluded)
-    stacks = {place: _fate(row, shard_of, excluded) for place, row in deciding.items()}
-    fates = Fates(stacks, _annotation_fates(plan, shard_of, excluded))
+    fates = Fates(_stack_fates(stacks, deciding, shard_of, excluded), _annotation_fates(plan, shard_of, excluded))
     totals = Totals()
     parts = chained(_parts(plan, inventory, survey, fates), totals)
     ledger = pa.concat_tables([LEDGER.empty_table(), *parts], promote_options="default").sort_by(
@@ -113,11 +119,10 @@ def account(plan: DatasetPlan, receipts: Mapping[str, Receipt], inventory: Inven
     )
     if FILES in ledger.column_names:
         ledger = ledger.set_column(ledger.num_columns - 1, FILES, pc.fill_null(ledger[FILES], 1))
-    gone = _instances(rows, deciding)
-    used = sum(gone[row.case_key] for row in rows if row.is_used(excluded))
+    used = sum(stacks.filter(stacks["used"])["instances"].to_pylist())
     check_totals(totals, files=inventory.files, published={"instances": used})
     found = [
-        *_of_cases(rows, gone, excluded),
+        *_of_cases(stacks, excluded),
         *_of_leftovers(inventory.leftovers(columns=_OF_LEFTOVERS), plan),
         *_of_annotations(plan, set(fates.annotations)),
         *_of_no_images(ledger),
@@ -126,19 +131,26 @@ def account(plan: DatasetPlan, receipts: Mapping[str, Receipt], inventory: Inven
             for gone in inventory.withdrawn
         ),
     ]
-    exclusions = pa.Table.from_pylist([left._asdict() for left in found], schema=EXCLUSIONS).sort_by(
+    columns = {name: [getattr(left, name) for left in found] for name in EXCLUSIONS.names}
+    exclusions = pa.Table.from_pydict(columns, schema=EXCLUSIONS).sort_by(
         [(c, "ascending") for c in ("level", "key", "stage", "rule", "reason")]
     )
     return Accounts(ledger, exclusions, totals.by_level())
 
 
-def _stacks(cohort: pa.Table) -> list[_Stack]:
-    """Return what happened to every stack. Where cases have one image, an included stack serves its own case."""
-    if "serves" not in cohort.column_names:
-        pairs = zip(*(cohort.column(name).to_pylist() for name in ("case_key", "included")), strict=True)
-        served = pa.array([[key] if included else [] for key, included in pairs], pa.list_(pa.string()))
-        cohort = cohort.append_column("serves", served)
-    return rows_of(cohort, _Stack)
+def _judged(cohort: pa.Table, excluded: Mapping[str, ExcludedCase]) -> pa.Table:
+    """Return what is asked of the stacks, with the ``case`` that decides about each, and whether it is ``used``.
+
+    That case is the first that was built of those that a stack serves, or else the first. Where cases have one image,
+    an included stack serves its own.
+    """
+    if "serves" in cohort.column_names:
+        served = cohort["serves"].to_pylist()
+        case = pa.array([next((c for c in s if c not in excluded), s[0] if s else None) for s in served], pa.string())
+    else:
+        case = pc.if_else(cohort["included"], cohort["case_key"], pa.scalar(None, pa.string()))
+    used = pc.and_not(case.is_valid(), pc.is_in(case, pa.array(list(excluded), pa.string())))
+    return cohort.select(_OF_STACKS).append_column("case", case).append_column("used", used).combine_chunks()
 
 
 def keep_accounts(plan: DatasetPlan, accounts: Accounts) -> None:
@@ -149,8 +161,11 @@ def keep_accounts(plan: DatasetPlan, accounts: Accounts) -> None:
 
 
 def _parts(plan: DatasetPlan, inventory: Inventory, survey: Survey, fates: Fates) -> Iterator[tuple[pa.Table, bool]]:
-    for number in range(len(inventory.chunks)):
-        chunk, membership = inventory.chunk(number, columns=OF_IMAGES), survey.membership(number)
+    """Yield the parts of the ledger; the flag says whether the rows are DICOM instances, as which all images count."""
+    for start in range(0, len(inventory.chunks), _CHUNKS_TOGETHER):
+        numbers = range(len(inventory.chunks))[start : start + _CHUNKS_TOGETHER]
+        chunk = pa.concat_tables([inventory.chunk(number, columns=OF_IMAGES) for number in numbers])
+        membership = pa.concat_tables([survey.membership(number) for number in numbers])
         yield image_ledger(chunk, membership, fates, persons=plan.persons, key=plan.key), True
     for table, is_dicom in _by_kind(inventory.annotations(columns=OF_FILES)):
         yield annotation_ledger(table, fates, persons=plan.persons, key=plan.key), is_dicom
@@ -167,49 +182,58 @@ def _by_kind(table: pa.Table) -> list[tuple[pa.Table, bool]]:
     return [(table.filter(instance), True), (table.filter(pc.invert(instance)), False)]
 
 
-def _deciding(rows: Sequence[_Stack], excluded: Mapping[str, ExcludedCase]) -> dict[tuple[str, int], _Stack]:
-    """Return, for every stack number in MEMBERSHIP, the cohort row that decides what happened to its instances.
+def _deciding(stacks: pa.Table) -> pa.Table:
+    """Return, for every stack number in MEMBERSHIP, the row that decides what happened to its ``instances``.
 
     A multi-frame object can hold several stacks but must count once. The first stack that is used decides, or else the
     first.
     """
-    found: dict[tuple[str, int], _Stack] = {}
-    for row in rows:
-        for holder in row.holders:
-            before = found.get((row.series_uid, holder))
-            if before is None or (row.is_used(excluded) and not before.is_used(excluded)):
-                found[row.series_uid, holder] = row
-    return found
+    rows = pc.list_parent_indices(stacks["holders"])
+    columns = {
+        "series_uid": stacks["series_uid"].take(rows),
+        "stack": pc.list_flatten(stacks["holders"]),
+        "spare": pc.invert(stacks["used"]).take(rows),
+        "row": rows,
+        "instances": pc.list_flatten(stacks["holder_instances"]),
+    }
+    held = ordered(pa.table(columns), ("series_uid", "stack", "spare"))
+    return held.filter(pa.array(changes(held.select(["series_uid", "stack"]))))
 
 
-def _instances(rows: Sequence[_Stack], deciding: Mapping[tuple[str, int], _Stack]) -> dict[str, int]:
-    """Return, for every case_key, how many instances it decides about."""
+def _stack_fates(
+    stacks: pa.Table, deciding: pa.Table, shard_of: Mapping[str, str], excluded: Mapping[str, ExcludedCase]
+) -> dict[tuple[str, int], Fate]:
+    """Return the fate of every stack number in MEMBERSHIP."""
+    decided = stacks.select(["case", "rule", "reason"]).take(deciding["row"])
+    rows = zip(*(column.to_pylist() for column in decided.columns), strict=True)
+    numbers = zip(deciding["series_uid"].to_pylist(), deciding["stack"].to_pylist(), strict=True)
     return {
-        row.case_key: sum(
-            count
-            for holder, count in zip(row.holders, row.holder_instances, strict=True)
-            if deciding[row.series_uid, holder] is row
-        )
-        for row in rows
+        number: _fate(case, rule, reason, shard_of, excluded)
+        for number, (case, rule, reason) in zip(numbers, rows, strict=True)
     }
 
 
-def _fate(row: _Stack, shard_of: Mapping[str, str], excluded: Mapping[str, ExcludedCase]) -> Fate:
-    if not row.serves and row.reason == Reason.DUPLICATE_FORMAT:
-        return Fate(DUPLICATE, "cohort", row.reason)
-    if not row.serves:
-        return Fate(QUARANTINED if row.rule == GEOMETRY_RULE else EXCLUDED, "cohort", row.reason or "")
-    built = next((case for case in row.serves if case not in excluded), None)
-    if built is None:
-        return Fate(QUARANTINED, "shard", excluded[row.serves[0]].reason.value)
-    return Fate(USED, shard=shard_of[built])
+def _fate(
+    case: str | None,
+    rule: str | None,
+    reason: str | None,
+    shard_of: Mapping[str, str],
+    excluded: Mapping[str, ExcludedCase],
+) -> Fate:
+    if case is None and reason == Reason.DUPLICATE_FORMAT:
+        return Fate(DUPLICATE, "cohort", reason)
+    if case is None:
+        return Fate(QUARANTINED if rule == GEOMETRY_RULE else EXCLUDED, "cohort", reason or "")
+    if case in excluded:
+        return Fate(QUARANTINED, "shard", excluded[case].reason.value)
+    return Fate(USED, shard=shard_of[case])
 
 
 def _annotation_fates(
     plan: DatasetPlan, shard_of: Mapping[str, str], excluded: Mapping[str, ExcludedCase]
 ) -> dict[tuple[int, str, str], Fate]:
     """Return the fate of each linked annotation: a label if any of its cases is published, else quarantined."""
-    names = list(_names(plan.annotations))
+    names = list(file_names(plan.annotations))
     fates: dict[tuple[int, str, str], Fate] = {}
     for link in plan.links.to_pylist():
         name, case = names[link["annotation"]], link["case_key"]
@@ -221,26 +245,25 @@ def _annotation_fates(
     return fates
 
 
-def _of_cases(
-    rows: Sequence[_Stack], instances: Mapping[str, int], excluded: Mapping[str, ExcludedCase]
-) -> Iterator[_Left]:
+def _of_cases(stacks: pa.Table, excluded: Mapping[str, ExcludedCase]) -> Iterator[_Left]:
     """Yield the series that the cohort left out, and the cases that the build lost.
 
-    The instances of a case's other images go with it, unless another case uses them. ``instances`` are those that a
-    stack decides about, by its case_key.
+    The instances of a case's other images go with it, unless another case uses them.
     """
+    lost = pc.is_in(stacks["case_key"], pa.array(list(excluded), pa.string()))
+    rows = rows_of(stacks.filter(pc.or_(lost, pc.invert(stacks["used"]))), _Unused)
     gone: Counter[str] = Counter()
     for row in rows:
-        if row.serves and not row.is_used(excluded):
-            gone[row.serves[0]] += instances[row.case_key]
+        if row.case is not None and row.case in excluded:
+            gone[row.case] += row.instances
     for row in rows:
-        if not row.serves:
-            decided = (row.rule, row.reason, instances[row.case_key], row.detail)
+        if row.case is None:
+            decided = (row.rule, row.reason, row.instances, row.detail)
             yield _Left("series", row.series_key, row.person_key, "cohort", *decided)
         elif row.included and row.case_key in excluded:
             case = excluded[row.case_key]
-            lost = ("prepare", case.reason.value, gone[case.case_key], case.detail)
-            yield _Left("case", case.case_key, row.person_key, "shard", *lost)
+            told = ("prepare", case.reason.value, gone[case.case_key], case.detail)
+            yield _Left("case", case.case_key, row.person_key, "shard", *told)
 
 
 def _of_leftovers(table: pa.Table, plan: DatasetPlan) -> Iterator[_Left]:
@@ -256,7 +279,7 @@ def _of_annotations(plan: DatasetPlan, linked: Set[tuple[int, str, str]]) -> Ite
     """Yield the annotations that belong to no image of the cohort, and the image files that nothing reads."""
     table = plan.annotations.select([*OF_FILES, "format"])
     formats = table.column("format").to_pylist()
-    for name, form, (key, person, count) in zip(_names(table), formats, _files(table, plan), strict=True):
+    for name, form, (key, person, count) in zip(file_names(table), formats, _files(table, plan), strict=True):
         if name not in linked:
             rule = f"read_{form}" if form in IMAGE_FORMATS else "linked"
             yield _Left("file", key, person, "labels", rule, Reason.NOT_SELECTED.value, count)
@@ -275,10 +298,5 @@ def _of_no_images(ledger: pa.Table) -> Iterator[_Left]:
 def _files(table: pa.Table, plan: DatasetPlan) -> Iterator[tuple[str, str | None, int]]:
     """Yield the published name of each file, its person, and the number of its instances."""
     uids = table.column("sop_instance_uid").to_pylist()
-    for name, uid, person in zip(_names(table), uids, plan.persons.keys_of(table), strict=True):
-        yield plan.key.name("file", *map(str, name)), person, int(uid is not None)
-
-
-def _names(table: pa.Table) -> Iterator[tuple[int, str, str]]:
-    """Yield the private name of each file: source, path and member."""
-    yield from zip(*(table.column(name).to_pylist() for name in ("source", "path", "member")), strict=True)
+    for name, uid, person in zip(file_keys(table, plan.key), uids, plan.persons.keys_of(table), strict=True):
+        yield name, person, int(uid is not None)

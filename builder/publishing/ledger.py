@@ -97,8 +97,7 @@ def image_ledger(chunk: pa.Table, membership: pa.Table, fates: Fates, *, persons
 
 def annotation_ledger(table: pa.Table, fates: Fates, *, persons: Persons, key: Key) -> pa.Table:
     """Return the ledger rows of annotation objects and files."""
-    names = zip(*(table.column(c).to_pylist() for c in ("source", "path", "member")), strict=True)
-    found = _fate_rows(fates.annotations.get(name, _UNLINKED) for name in names)
+    found = _fate_rows(fates.annotations.get(name, _UNLINKED) for name in file_names(table))
     return _ledger(table, found, persons=persons, key=key)
 
 
@@ -113,6 +112,16 @@ def withdrawn_ledger(tombstone: str, files: int) -> pa.Table:
     """Return a row without any key of its own for each file of a person who withdrew."""
     row = {"person_key": tombstone, "status": EXCLUDED, "stage": PERSONS, "reason": Reason.WITHDRAWN.value}
     return pa.Table.from_pylist([row] * files, schema=LEDGER)
+
+
+def file_names(table: pa.Table) -> Iterator[tuple[int, str, str]]:
+    """Yield the private name of each file: source, path and member."""
+    yield from zip(*(table.column(name).to_pylist() for name in ("source", "path", "member")), strict=True)
+
+
+def file_keys(table: pa.Table, key: Key) -> Iterator[str]:
+    """Yield the keyed name of each file."""
+    return key.names_of("file", (tuple(map(str, name)) for name in file_names(table)))
 
 
 def check_totals(totals: Totals, *, files: int, published: Mapping[str, int]) -> None:
@@ -178,8 +187,7 @@ def _object_keys(table: pa.Table, key: Key) -> list[str]:
     without = [place for place, uid in enumerate(uids) if not uid]
     if not without:
         return list(of_objects)
-    files = table.select(["source", "path", "member"]).take(pa.array(without)).to_pylist()
-    of_files = (key.name("file", *map(str, file.values())) for file in files)
+    of_files = file_keys(table.take(pa.array(without)), key)
     return [next(of_objects) if uid else next(of_files) for uid in uids]
 
 
