@@ -30,8 +30,8 @@ from builder.plan import CasePlan, ShardPlan
 from builder.run.pipeline import plan
 from builder.spec import DatasetSpec
 from builder.specfile import load_spec
-from builder.stages.planned import load_plan
-from builder.stages.shard import SPEC, write
+from builder.stages.planned import SPEC, load_plan
+from builder.stages.shard import write
 from builder.storage import open_store
 
 ROOT = Path(__file__).resolve().parent.parent

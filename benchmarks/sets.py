@@ -29,8 +29,8 @@ from builder.model.keyed import Key
 from builder.phantom import sets, write_sets
 from builder.run.pipeline import plan
 from builder.spec import DatasetSpec
-from builder.stages.planned import load_plan
-from builder.stages.shard import SPEC, write
+from builder.stages.planned import SPEC, load_plan
+from builder.stages.shard import write
 from builder.storage import open_store
 
 SELECT = {

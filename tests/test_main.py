@@ -58,22 +58,37 @@ def test_a_build_starts_without_what_few_need():
     assert python(code).strip() == "[]"
 
 
-def test_a_serial_build_of_native_files_never_loads_what_others_need(tmp_path: Path) -> None:
+def test_a_command_loads_only_what_it_uses(tmp_path: Path) -> None:
     synthetic.ct_series(tmp_path / "archive")
     (tmp_path / "spec.yaml").write_text(SPEC)
+    spec = str(tmp_path / "spec.yaml")
+    build = ["build", spec, "--to", str(tmp_path / "out"), "--param", f"archive={tmp_path / 'archive'}", "--json"]
+
+    checked = loaded_by("validate", spec, "--json")
+    assert {"pyarrow", "pydicom"} <= checked
+    assert not {"numba", "pandas", "builder.planning", "builder.stages", "builder.kernels.linear"} & checked
+
+    first = loaded_by(*build)
+    assert {"numba", "pyarrow", "pydicom", "builder.stages.shard"} <= first
+    assert not {"duckdb", "scipy.stats", "dask", "distributed", "SimpleITK", "zarr", "highdicom"} & first
+
+    again = loaded_by(*build)
+    assert "builder.planning.making" in again
+    assert not {"numba", "scipy", "jinja2", "builder.headers.scan", "builder.copies", "builder.report.assembly"} & again
+    assert not {"builder.stages.shard", "builder.publishing.leaks", "builder.publishing.finish"} & again
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """Run a command in a process of its own and return the modules that are loaded at its end."""
     code = """
 import json, sys
 from builder.cli import main
-from tests.endtoend.trees import KEY
-spec, to, archive = sys.argv[1:]
-sys.argv[1:] = ["build", spec, "--to", to, "--param", "archive=" + archive, "--json"]
+sys.argv[1:] = json.loads(sys.argv[1])
 try:
     main()
 except SystemExit as left:
     print(json.dumps([left.code, sorted(sys.modules)]))
 """
-    said = python(code, tmp_path / "spec.yaml", tmp_path / "out", tmp_path / "archive")
-    code, modules = json.loads(said.splitlines()[-1])
-    assert code == 0
-    assert {"numba", "pyarrow", "pydicom"} <= set(modules)
-    assert not {"duckdb", "scipy.stats", "dask", "distributed", "SimpleITK", "zarr", "highdicom"} & set(modules)
+    left, modules = json.loads(python(code, json.dumps(arguments)).splitlines()[-1])
+    assert left == 0
+    return set(modules)

@@ -13,6 +13,16 @@ from pydicom.datadict import dictionary_VR
 
 from builder.model.tables import HEADER_COLUMNS, IDENTITY_COLUMNS, REAL, REALS, SMALL, TEXT, WHOLE, Column
 
+CHARSETS: Final = (
+    "",
+    *(f"ISO_IR {n}" for n in (6, 100, 101, 109, 110, 126, 127, 138, 144, 148, 166, 192)),
+    *(f"ISO 2022 IR {n}" for n in (6, 100, 101, 109, 110, 126, 127, 138, 144, 148, 166)),
+    *(f"{first}\\ISO 2022 IR {n}" for first in ("", "ISO 2022 IR 6") for n in (58, 87, 149)),
+    "GB18030",
+    "GBK",
+)
+"""Specific Character Sets in which the bytes 20 to 7E mean ASCII when no escape is used."""
+
 MAXIMUM_VALUE_BYTES: Final = 4096
 """Longest value accepted for a wanted attribute; the longest legal one is Software Versions, n values of 64 bytes."""
 

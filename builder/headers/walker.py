@@ -13,7 +13,7 @@ from pydicom.charset import convert_encodings
 
 from builder.headers import scan as scanning
 from builder.headers.references import ANNOTATION_PATTERN
-from builder.headers.values import LOCAL_TYPES, WANTED, Wanted
+from builder.headers.values import CHARSETS, LOCAL_TYPES, WANTED, Wanted
 from builder.headers.views import CODED_CLASSES
 from builder.model.tables import IDENTITY, IDENTITY_COLUMNS, REAL, REALS, TEXT
 
@@ -25,16 +25,6 @@ SYNTAXES: Final = (
     "1.2.840.10008.1.2.5",
 )
 """Transfer syntaxes whose data set is plain little endian: neither deflated, big endian, nor by reference (JPIP)."""
-
-CHARSETS: Final = (
-    "",
-    *(f"ISO_IR {n}" for n in (6, 100, 101, 109, 110, 126, 127, 138, 144, 148, 166, 192)),
-    *(f"ISO 2022 IR {n}" for n in (6, 100, 101, 109, 110, 126, 127, 138, 144, 148, 166)),
-    *(f"{first}\\ISO 2022 IR {n}" for first in ("", "ISO 2022 IR 6") for n in (58, 87, 149)),
-    "GB18030",
-    "GBK",
-)
-"""Specific Character Sets in which the bytes 20 to 7E mean ASCII when no escape is used."""
 
 _REQUIRED = ("sop_class_uid", "sop_instance_uid", "study_uid", "series_uid")
 _MANY = 64

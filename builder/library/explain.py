@@ -27,7 +27,7 @@ from builder.planning.latest import Latest, read_latest
 from builder.sources import Folder
 from builder.sources.names import name_text
 from builder.spec import DatasetSpec
-from builder.stages.shard import SPEC
+from builder.stages.planned import SPEC
 from builder.storage import Store, open_store, private_store
 
 PLANNED = "planned, not published"

@@ -25,7 +25,7 @@ def check_pattern(pattern: str) -> str:
     if len(pattern) > _LONGEST:
         raise ValueError(f"found a regular expression of {len(pattern)} characters, expected {_LONGEST} at most")
     try:
-        pc.match_substring_regex(pa.array([""], pa.string()), pattern)
+        pc.match_substring_regex(pa.nulls(1, pa.string()), pattern)
     except pa.ArrowInvalid as error:
         reason = str(error).partition(": ")[2] or str(error)
         raise ValueError(

@@ -26,6 +26,7 @@ from builder.stages.gather import LinesArgument, write_lines
 from builder.stages.graph import Runner, Task
 from builder.stages.planned import (
     INDEX,
+    SPEC,
     LineReader,
     Place,
     index_of,
@@ -34,7 +35,6 @@ from builder.stages.planned import (
     stamps_of,
     write_plans,
 )
-from builder.stages.shard import SPEC
 from builder.storage import LocalStore, Store, open_store
 from builder.storage.contract import SWEPT
 

@@ -27,7 +27,7 @@ from builder.sources import AnySource
 from builder.spec import DatasetSpec, keeping
 from builder.stages.boundary import Faults, InternalError, OnInternalError, describe, fault_of_case
 from builder.stages.listed import Listed, bring, read_object
-from builder.stages.shard import SPEC
+from builder.stages.planned import SPEC
 from builder.storage import checkpoint, open_store
 
 IMAGES_A_TASK = 40

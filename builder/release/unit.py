@@ -36,7 +36,8 @@ from builder.sources import AnySource
 from builder.spec import DatasetSpec, keeping
 from builder.stages.boundary import Faults, InternalError, OnInternalError, describe, fault_of_case
 from builder.stages.listed import Listed, bring, read_object
-from builder.stages.shard import SPEC, read_file
+from builder.stages.planned import SPEC
+from builder.stages.shard import read_file
 from builder.storage import Store, checkpoint, open_store
 
 OBJECTS = "dicom"

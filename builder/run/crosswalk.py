@@ -31,8 +31,8 @@ from builder.release.crosswalk import (
 )
 from builder.run.lease import FOLDER as LEASE
 from builder.run.lease import hold_lease
-from builder.stages.planned import INDICES
-from builder.stages.shard import SPEC, read_file
+from builder.stages.planned import INDICES, SPEC
+from builder.stages.shard import read_file
 from builder.storage import Store, checkpoint, private_store
 
 RELEASE = "release"

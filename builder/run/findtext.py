@@ -39,7 +39,7 @@ from builder.sources.contents import FOLDER
 from builder.spec import DatasetSpec
 from builder.stages.boundary import Faults, default_action
 from builder.stages.graph import Runner, Task
-from builder.stages.shard import SPEC
+from builder.stages.planned import SPEC
 from builder.storage import Store, open_store, private_store
 
 

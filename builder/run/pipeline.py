@@ -32,7 +32,6 @@ from builder.planning.twins import leave_out_twins
 from builder.planning.withdrawn import with_history
 from builder.protocols import Progress
 from builder.publishing.accounts import account, keep_accounts
-from builder.publishing.leaks import Compared, compare, deal_again
 from builder.publishing.outcome import check_plan
 from builder.publishing.published import Published
 from builder.run.arriving import Arriving
@@ -50,10 +49,7 @@ from builder.spec import KEY_PLACEHOLDER, LICENSE_PLACEHOLDER, DatasetSpec, keep
 from builder.specfile import fill_parameters, load_spec
 from builder.split.withdrawn import Withdrawn
 from builder.stages.boundary import Faults, InternalError, OnInternalError, default_action
-from builder.stages.copied import copy_shard
 from builder.stages.graph import Runner, Task
-from builder.stages.isolate import isolate_shard
-from builder.stages.shard import CASES, HEADERS, ShardArgument, build_shard
 from builder.storage import Store, open_store, private_store
 
 PUBLISHED = "published.json"
@@ -250,6 +246,12 @@ def _build(
     if planned.refused:
         _with_report(planned)  # so that builder explain can say why
     check_plan(plan, hints=planned.hints())
+    # imported here because a plan and a build with nothing to do need none of it
+    from builder.publishing.leaks import Compared, compare, deal_again
+    from builder.stages.copied import copy_shard
+    from builder.stages.isolate import isolate_shard
+    from builder.stages.shard import CASES, ShardArgument, build_shard
+
     deferred = any(is_deferred(source) for source in plan.spec.sources)
     prints = beside.join(PRINTS) if plan.spec.leaks.pixels != "off" else None
     tasks = [
@@ -306,6 +308,8 @@ def _build(
 
 def _read_later(cases: Store) -> tuple[str, ...]:
     """Return where the shards left who their headers name: also of other plans, for nobody's name may leave."""
+    from builder.stages.shard import HEADERS
+
     return tuple(f"{cases.url}/{path}" for path in sorted(cases.list()) if path.endswith(HEADERS))
 
 

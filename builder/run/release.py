@@ -49,7 +49,7 @@ from builder.spec import DatasetSpec
 from builder.spec.blocks import TextOptions
 from builder.stages.boundary import Faults, OnInternalError, default_action
 from builder.stages.graph import Runner, Task
-from builder.stages.shard import SPEC
+from builder.stages.planned import SPEC
 from builder.storage import Store, open_store, private_store
 
 WITHHELD_WORDS = "withheld-words.txt"

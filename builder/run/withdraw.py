@@ -39,8 +39,8 @@ from builder.split.withdrawn import Withdrawn, hashed, tombstone
 from builder.stages.boundary import Faults, default_action
 from builder.stages.copied import SHARDS
 from builder.stages.graph import Runner
-from builder.stages.planned import load_plan
-from builder.stages.shard import SPEC, read_file
+from builder.stages.planned import SPEC, load_plan
+from builder.stages.shard import read_file
 from builder.storage import Store, checkpoint, open_store, private_store
 
 

@@ -19,7 +19,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from builder.errors import CaseError, Reason
 from builder.headers.boundary import parsing
-from builder.headers.walker import CHARSETS
+from builder.headers.values import CHARSETS
 from builder.protocols import Description
 from builder.sources.dicom_json import UID
 

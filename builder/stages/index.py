@@ -13,7 +13,6 @@ import pyarrow as pa
 from builder.errors import CaseError, Reason
 from builder.headers.attributes import Header, read_header
 from builder.headers.sniff import HEAD_BYTES, sniff
-from builder.headers.walker import walk
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.tables import FROM_TABLES, INSTANCES
 from builder.protocols import Describing, Description, Entry, Source
@@ -160,6 +159,8 @@ def run_index(argument: IndexArgument) -> PartReceipt:
 
 def _batch(source: Source, entries: Sequence[Entry], heads: Sequence[bytes], boundary: _Boundary) -> pa.Table:
     """Return the rows of some entries with the start of each: plain ones by the fast path, the others one by one."""
+    from builder.headers.walker import walk  # loaded here, with the compiler, because a known archive needs neither
+
     tables = []
     places: list[int] = []
     width = source.at_once if isinstance(source, Described) else 1
@@ -259,6 +260,8 @@ def _described_tables(
 
 def _header_table(files: Sequence[tuple[Entry, Description]], boundary: _Boundary) -> pa.Table:
     """Return the rows of instances of which the source gave the headers."""
+    from builder.headers.walker import walk  # as above
+
     heads = [description.data for _, description in files]
     found = walk(heads, [len(head) for head in heads])
     places = found.done.tolist()

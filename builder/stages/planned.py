@@ -25,6 +25,9 @@ from builder.plan import PLANNED, CasePlan, ImagePlan, ShardPlan
 from builder.stages.checked import READS
 from builder.storage import Store
 
+SPEC: Final = "spec.json"
+"""File of a plan's private folder with the spec that it was made from."""
+
 INDEX: Final = "shards/places"
 """Written last. Records in order: the 16 bytes of a shard's fingerprint, and the place of its line."""
 

@@ -43,11 +43,10 @@ from builder.stages.loading import (
     rows_of_image,
 )
 from builder.stages.opening import opened
-from builder.stages.planned import load_plan
+from builder.stages.planned import SPEC, load_plan
 from builder.stages.prepare import read_volume
 from builder.storage import Store, open_store
 
-SPEC = "spec.json"
 VERDICTS = "verdicts"
 CASES = "cases"
 """Folder of the private workspace for what is kept of each case of a shard."""

@@ -24,8 +24,8 @@ from builder.run.pipeline import build, plan
 from builder.spec import DatasetSpec
 from builder.spec.blocks import LeakOptions
 from builder.specfile import fill_parameters, load_spec
-from builder.stages.planned import load_plan
-from builder.stages.shard import SPEC, write
+from builder.stages.planned import SPEC, load_plan
+from builder.stages.shard import write
 from builder.storage import open_store
 from builder.transforms import Intensity
 from tests.endtoend.trees import KEY, ROOT

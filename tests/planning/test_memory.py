@@ -10,8 +10,8 @@ from builder.deid import resolve_key
 from builder.planning.memory import BESIDES
 from builder.run.pipeline import plan
 from builder.spec import DatasetSpec
-from builder.stages.planned import load_plan
-from builder.stages.shard import SPEC, write
+from builder.stages.planned import SPEC, load_plan
+from builder.stages.shard import write
 from builder.storage import open_store
 from tests.endtoend.trees import KEY
 from tests.synthetic import box_contours, ct_series, mr_series, rtstruct

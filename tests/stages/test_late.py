@@ -11,8 +11,8 @@ from builder.run.pipeline import plan
 from builder.spec import DatasetSpec
 from builder.stages import loading
 from builder.stages.late import late_images, late_resample
-from builder.stages.planned import load_plan
-from builder.stages.shard import SPEC, write
+from builder.stages.planned import SPEC, load_plan
+from builder.stages.shard import write
 from builder.storage import open_store
 from builder.transforms import Resample
 from tests.endtoend.trees import KEY

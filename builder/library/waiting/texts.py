@@ -28,7 +28,7 @@ from builder.release.searching import frames_of, part_path, window_of
 from builder.sources.contents import FOLDER
 from builder.spec import DatasetSpec, keeping
 from builder.stages.listed import Listed, bring, read_object
-from builder.stages.shard import SPEC
+from builder.stages.planned import SPEC
 from builder.storage import Store, open_store
 
 
