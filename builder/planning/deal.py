@@ -1,7 +1,6 @@
 """Assign persons of the cohort to splits. Join those who must stay together first, and keep earlier assignments."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -245,22 +244,18 @@ def _people(cohort: pa.Table, columns: Sequence[str], leader: Mapping[str, str])
 
     Of a class label it is the value of ``builder.model.classes.of_person``, because it differs between images.
     """
-    rows = cohort.filter(cohort["included"])
-    fields = [rows.schema.field(c).remove_metadata() for c in columns]
+    rows: dict[str, dict[str, Any]] = {}
+    for row in cohort.filter(cohort["included"]).select(["person_key", *columns]).to_pylist():
+        first = leader[row["person_key"]]
+        group = rows.setdefault(first, {**row, "person_key": first, "series": 0})
+        group["series"] += 1
+        for column in columns:
+            if column.startswith(PREFIX):
+                group[column] = of_person([group[column], row[column]], cohort.schema.field(column))
+            group[column] = row[column] if group[column] is None else group[column]
+    fields = [cohort.schema.field(c).remove_metadata() for c in columns]
     schema = pa.schema([("person_key", pa.string()), *fields, ("series", pa.int64())])
-    classes = [(place, rows.schema.field(c)) for place, c in enumerate(columns) if c.startswith(PREFIX)]
-    groups: dict[str, list[Any]] = {}
-    series: Counter[str] = Counter()
-    for person, *cells in zip(*(rows[name].to_pylist() for name in ("person_key", *columns)), strict=True):
-        group = groups.setdefault(leader[person], cells)
-        series[leader[person]] += 1
-        for place, field in classes:
-            group[place] = of_person([group[place], cells[place]], field)
-        group[:] = [cell if known is None else known for known, cell in zip(group, cells, strict=True)]
-    ordered = sorted(groups)
-    cells_of = {name: [groups[person][place] for person in ordered] for place, name in enumerate(columns)}
-    counts = [series[person] for person in ordered]
-    return pa.table({"person_key": ordered, **cells_of, "series": counts}, schema=schema)
+    return pa.Table.from_pylist([rows[p] for p in sorted(rows)], schema=schema)
 
 
 def _places(cohort: pa.Table, columns: Sequence[str], leader: Mapping[str, str]) -> pa.Table:
