@@ -106,9 +106,9 @@ def survey_chunks(arguments: Sequence[SurveyArgument]) -> tuple[InternalError, .
         store = open_store(argument.store, directory_mode=0o700)
         if errors:
             store.put(argument.unfinished, b"")
-        store.put(argument.stacks, parquet_bytes(stacks))
-        store.put(argument.identities, parquet_bytes(people))
-        store.put(argument.membership, parquet_bytes(draft.membership))
+        store.put(argument.stacks, parquet_bytes(stacks, compression="lz4"))
+        store.put(argument.identities, parquet_bytes(people, compression="lz4"))
+        store.put(argument.membership, parquet_bytes(draft.membership, compression="lz4"))
         if not errors:
             store.delete(argument.unfinished)
     return tuple(error for _, _, _, errors in found for error in errors)
