@@ -27,7 +27,7 @@ def crossings(rows: pa.Table, *, keys: Sequence[str] = KEYS) -> list[Json]:
     for key in keys:
         if key not in rows.column_names:
             continue
-        known = rows.filter(pc.and_(pc.is_valid(rows[key]), pc.is_valid(rows["split"])))
+        known = rows.select([key, "split"]).filter(pc.and_(pc.is_valid(rows[key]), pc.is_valid(rows["split"])))
         counted = known.group_by(key, use_threads=False).aggregate([("split", "count_distinct")])
         crossed = pc.sum(pc.greater(counted["split_count_distinct"], 1)).as_py() or 0
         entries.append({"key": key, "values": counted.num_rows, "in_two_splits": crossed})
