@@ -66,6 +66,8 @@ def _changes(column: pa.Array) -> Flags:
 def _differ(some: pa.Array, others: pa.Array) -> Flags:
     if pa.types.is_floating(some.type):
         some, others = some.view(pa.int64()), others.view(pa.int64())  # or 0.0 would equal -0.0
-    differ = pc.fill_null(pc.not_equal(some, others), False)
-    found: Flags = pc.or_(differ, pc.xor(some.is_null(), others.is_null())).to_numpy(zero_copy_only=False)
+    differ = pc.not_equal(some, others)
+    if some.null_count or others.null_count:
+        differ = pc.or_(pc.fill_null(differ, False), pc.xor(some.is_null(), others.is_null()))
+    found: Flags = differ.to_numpy(zero_copy_only=False)
     return found
