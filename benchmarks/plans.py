@@ -10,6 +10,7 @@ the whole process by stage, milliseconds a series, and the peak of memory in a p
 
 import argparse
 import cProfile
+import gc
 import hashlib
 import io
 import json
@@ -28,6 +29,7 @@ from typing import Any
 from archive import sample_slices  # benchmarks/archive.py, beside this file
 from figures import figure
 
+from builder.__main__ import YOUNG_OBJECTS
 from builder.run.pipeline import plan
 
 SLICES = 4
@@ -114,7 +116,8 @@ def apart(archive: Path, to: Path, options: argparse.Namespace) -> dict[str, Any
 
 
 def measure(archive: Path, to: Path, cases: int, profile: bool, told: Any) -> None:
-    """Plan and send what it took."""
+    """Plan as the command line does, and send what it took."""
+    gc.set_threshold(YOUNG_OBJECTS)
     spec = archive.with_suffix(".yaml")
     spec.write_text(SPEC.format(archive=archive, cases=cases))
     stages, watch = Stages(), cProfile.Profile(time.process_time)
