@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from builder.errors import LayoutError, Reason
 from builder.model.keyed import Key
@@ -63,10 +62,11 @@ class Totals:
 
     def add(self, table: pa.Table, *, instances: bool) -> None:
         """Count the files of a ledger part: one a row, unless the part says how many (``FILES``)."""
-        files = table[FILES] if FILES in table.column_names else None
-        for status in pc.unique(table["status"]).to_pylist():
-            own = pc.equal(table["status"], status)
-            count = pc.sum(own).as_py() if files is None else pc.sum(files.filter(own)).as_py()
+        if FILES in table.column_names:
+            counted = list(zip(table["status"].to_pylist(), table[FILES].to_pylist(), strict=True))
+        else:
+            counted = [tuple(one.values()) for one in table["status"].value_counts().to_pylist()]
+        for status, count in counted:
             self.files[status] += count
             self.instances[status] += count if instances else 0
         for level, column in (("series", "series_key"), ("studies", "study_key"), ("persons", "person_key")):
