@@ -204,7 +204,7 @@ def small(dataset: Any, z: int) -> bytes:
         setattr(dataset, name, f"2.25.{mark}.{end}")
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"2.25.{mark}.4.{z + 1}"
     stream = io.BytesIO()
-    dataset.save_as(stream, enforce_file_format=False)
+    dataset.save_as(stream, enforce_file_format=True)
     return stream.getvalue()
 
 
