@@ -291,7 +291,7 @@ def assign_buckets(
         if fits or len(bucket) == _BUCKET_BITS or hashes[start] == hashes[stop - 1]:
             finished[bucket] = sorted(ordered[start:stop], key=lambda c: c.case_key)
             continue
-        # where the first hash lies of which the next bit is 1
+        # the first hash whose next bit is 1
         middle = bisect_left(hashes, int(f"{bucket}1".ljust(_BUCKET_BITS, "0"), 2), start, stop)
         pending += [(f"{bucket}0", start, middle), (f"{bucket}1", middle, stop)]
     return dict(sorted(finished.items()))

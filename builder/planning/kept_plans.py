@@ -212,9 +212,8 @@ def keep_known(store: Store, shards: Sequence[PlannedShard], places: Sequence[Pl
 
 
 def _summary(draft: Draft, row: _Known) -> ShardSummary:
-    told = iter(row.sizes)
-    cases = tuple(
-        replace(case, input_bytes=size, peak_bytes=peak, load_bytes=load)
-        for case, size, peak, load in zip(draft.cases, told, told, told, strict=True)
-    )
-    return ShardSummary(row.fingerprint.hex(), draft.bucket, cases, row.encoded)
+    cases = []
+    for n, case in enumerate(draft.cases):
+        told: dict[str, Any] = dict(zip(_FROM_ROWS, row.sizes[3 * n : 3 * n + 3], strict=True))
+        cases.append(replace(case, **told))
+    return ShardSummary(row.fingerprint.hex(), draft.bucket, tuple(cases), row.encoded)
